@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -27,6 +27,7 @@ use super::unprocessed::{AskedForCalm, Repeats};
 use super::{EndpointPolicy, PolicyError, PolicyErrorKind};
 use crate::error::{BoxError, error_struct};
 use crate::push_request::PushBody;
+use crate::subscription::Origin;
 use crate::tls::{self, TlsError};
 
 /// An HTTP client for pushes. Cheap to clone; clones share its connections.
@@ -45,8 +46,10 @@ use crate::tls::{self, TlsError};
 /// a row for up to 2 s; the requests that wait share its result. Beside an open one the next is tried again after 2 s.
 ///
 /// The number of open connections is limited: see [`max_connections`](HttpClientBuilder::max_connections). One without requests
-/// is closed after 90 s. While requests are under way on an HTTP/2 connection and nothing arrives, it is pinged every 20 s,
-/// and given up if there is no response within 10 s. An idle connection is not pinged.
+/// is closed after 90 s. While requests are under way on an HTTP/2 connection and there is no response, it is pinged after 4 s,
+/// then after 8 s more and so on up to 20 s, and given up if a ping has no response within 4 s. An idle connection is not
+/// pinged: after 20 s without requests it carries one until it has responded, and after 3 s without a response another
+/// connection may be opened beside it.
 ///
 /// Opening a connection may take 5 s ([`connect_timeout`](HttpClientBuilder::connect_timeout)).
 /// [`Deliver`](super::Deliver) limits the whole attempt, with any client.
@@ -116,17 +119,22 @@ impl Clients {
         self.exchange(request).await.map_err(HttpError)
     }
 
-    async fn exchange(&self, request: Request<PushBody>) -> Result<Response<HttpBody>, BoxError> {
-        let Some(authority) = request.uri().authority() else {
-            return Err(PolicyError::from(PolicyErrorKind::MalformedHost).into());
-        };
+    async fn exchange(
+        &self,
+        mut request: Request<PushBody>,
+    ) -> Result<Response<HttpBody>, BoxError> {
+        let malformed = || PolicyError::from(PolicyErrorKind::MalformedHost);
+        *request.uri_mut() = in_one_spelling(request.uri()).ok_or_else(malformed)?;
+        let authority = request.uri().authority().ok_or_else(malformed)?;
         let began = Instant::now();
         let (mut repeats, mut asked_for_calm) = (Repeats::default(), false);
         let (mut delay, mut avoided) = (Duration::ZERO, None);
         loop {
             if self.shared.dialled.protocol(request.uri()) == Some(Protocol::Http1) {
                 let under_way = self.shared.budget.request(authority.clone()).await;
+                let authority = authority.clone();
                 let response = self.http1.request(request).await?;
+                self.shared.dialled.answered(&authority);
                 return Ok(response.map(|body| {
                     HttpBody(Inner::Http1 {
                         body,
@@ -167,6 +175,19 @@ impl Clients {
             return Err(unanswered.error);
         }
     }
+}
+
+/// The same URL with the host in lower case and without the default port. Everything that is kept for an origin, connections
+/// above all, is kept once, however endpoints spell it.
+fn in_one_spelling(uri: &Uri) -> Option<Uri> {
+    let origin = Origin::of(uri)?;
+    let (_, authority) = origin.as_str().split_once("://")?;
+    if uri.authority()?.as_str() == authority {
+        return Some(uri.clone());
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.authority = authority.parse().ok();
+    Uri::from_parts(parts).ok()
 }
 
 impl fmt::Debug for HttpClient {
@@ -389,6 +410,35 @@ mod tests {
         let error = HttpClient::builder().extra_root_ca_pem("").build();
         let kind = error.unwrap_err().kind();
         assert_eq!(kind, HttpClientErrorKind::InvalidRootCa);
+    }
+
+    #[test]
+    fn an_origin_has_one_spelling() {
+        for (uri, expected) in [
+            (
+                "https://push.example.com/p?q=1",
+                "https://push.example.com/p?q=1",
+            ),
+            (
+                "https://Push.Example.com:443/P",
+                "https://push.example.com/P",
+            ),
+            (
+                "https://push.example.com:0443/",
+                "https://push.example.com/",
+            ),
+            (
+                "https://push.example.com:08443/",
+                "https://push.example.com:8443/",
+            ),
+            ("http://LOCALHOST:80/", "http://localhost/"),
+            ("http://localhost:443/", "http://localhost:443/"),
+            ("https://[::1]:443/", "https://[::1]/"),
+        ] {
+            let uri = in_one_spelling(&uri.parse().unwrap()).unwrap();
+            assert_eq!(uri.to_string(), expected);
+        }
+        assert_eq!(in_one_spelling(&Uri::from_static("/p")), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use rustls::ClientConfig;
 use tower_service::Service;
 
 use super::connection_budget::{ConnectionBudget, Place, Usage};
-use super::dialled::{DialError, Dialled};
+use super::dialled::Dialled;
 use super::endpoint_policy::literal_addr;
 use super::guarded_resolver::GuardedResolver;
 use super::local_error::{Lack, LocalError};
@@ -100,15 +100,17 @@ impl Connector {
             Some(addr) => vec![addr],
             None => self.shared.resolver.look_up(host).await?,
         };
-        let mut tcp = HttpConnector::new_with_resolver(LookedUp(place.at(addrs).await));
+        let addrs = place.at(addrs).await;
+        let mut tcp = HttpConnector::new_with_resolver(LookedUp(addrs.clone()));
         tcp.enforce_http(false);
         // With Nagle's algorithm a request would wait for the acknowledgement of the previous one.
         tcp.set_nodelay(true);
         // hyper-util divides the timeout among the addresses, so that one silent address leaves time for the next.
         tcp.set_connect_timeout(Some(self.shared.timeout));
         let tcp = tcp.call(uri.clone()).await.map_err(|error| {
-            let error = LocalError::of_socket(error.into());
-            if error.is::<LocalError>() {
+            let error = LocalError::of_socket(error.into(), &addrs);
+            let local = error.downcast_ref().map(LocalError::lack);
+            if local == Some(Lack::Sockets) {
                 self.shared.budget.close_idle();
             }
             error
@@ -178,9 +180,14 @@ impl Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
-            let dialled = this.dial(uri, false).await;
-            let (stream, _) = dialled.map_err(DialError::new)?;
-            Ok(stream)
+            let authority = uri.authority().cloned();
+            let authority =
+                authority.ok_or_else(|| PolicyError::from(PolicyErrorKind::MalformedHost))?;
+            let turn = this.shared.dialled.turn(&authority).await?;
+            match this.dial(uri, false).await {
+                Ok((stream, _)) => Ok(stream),
+                Err(error) => Err(turn.failed(error).into()),
+            }
         })
     }
 }

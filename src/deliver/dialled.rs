@@ -2,20 +2,28 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::Uri;
 use http::uri::{Authority, Scheme};
 use lru::LruCache;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::Jitter;
 use crate::error::BoxError;
 
 /// The protocol that each origin chose, and its failed connections. Cheap to clone; clones share the state.
 #[derive(Clone)]
-pub(super) struct Dialled(Arc<Mutex<LruCache<Authority, Last>>>);
+pub(super) struct Dialled(Arc<State>);
+
+struct State {
+    origins: Mutex<LruCache<Authority, Last>>,
+    /// Notified when a turn ends, and at the first response after failures.
+    changed: Notify,
+}
 
 #[derive(Default)]
 struct Last {
@@ -23,6 +31,17 @@ struct Last {
     /// Connections in a row that failed, and when the next may be opened.
     failures: u32,
     not_before: Option<Instant>,
+    /// Why the last turn failed.
+    error: Option<DialError>,
+    is_dialling: bool,
+}
+
+/// The right to open an HTTP/1.1 connection. After a failure only one of an origin has it.
+pub(super) struct Turn {
+    dialled: Dialled,
+    authority: Authority,
+    /// The failures before it.
+    failures: u32,
 }
 
 /// The protocol of a connection.
@@ -41,7 +60,52 @@ impl Dialled {
     const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(LruCache::new(Self::CAPACITY))))
+        Self(Arc::new(State {
+            origins: Mutex::new(LruCache::new(Self::CAPACITY)),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// Waits for the time of the next connection if there were failures, and for the only one that is opened then.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the connection that it waited for.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the wait and nothing else.
+    pub(super) async fn turn(&self, authority: &Authority) -> Result<Turn, DialError> {
+        let failures_of = |last: &Last| last.failures;
+        let seen = self.lock().peek(authority).map_or(0, failures_of);
+        loop {
+            let mut changed = pin!(self.0.changed.notified());
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            let until = {
+                let mut origins = self.lock();
+                let last = origins.get_or_insert_mut(authority.clone(), Last::default);
+                if last.failures > seen
+                    && let Some(error) = &last.error
+                {
+                    return Err(error.clone());
+                }
+                let at = last.not_before.filter(|at| *at > Instant::now());
+                if last.failures == 0 || (at.is_none() && !last.is_dialling) {
+                    last.is_dialling = last.failures > 0;
+                    return Ok(Turn {
+                        dialled: self.clone(),
+                        authority: authority.clone(),
+                        failures: last.failures,
+                    });
+                }
+                at
+            };
+            match until {
+                Some(at) => drop(timeout_at(at, changed).await),
+                None => changed.await,
+            }
+        }
     }
 
     /// The protocol to use, or `None` if it is not known. Plain `http` is always HTTP/1.1: nothing is negotiated.
@@ -74,10 +138,15 @@ impl Dialled {
 
     /// Records the first response on a connection.
     pub(super) fn answered(&self, authority: &Authority) {
+        let mut failures = 0;
         self.update(authority, |last| {
-            last.failures = 0;
+            failures = std::mem::take(&mut last.failures);
             last.not_before = None;
+            last.error = None;
         });
+        if failures > 0 {
+            self.0.changed.notify_waiters();
+        }
     }
 
     /// When the next connection may be opened, if there were failures.
@@ -93,7 +162,37 @@ impl Dialled {
     }
 
     fn lock(&self) -> MutexGuard<'_, LruCache<Authority, Last>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .origins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    /// The connection could not be opened. Returns the error, which those that wait get too.
+    pub(super) fn failed(self, error: BoxError) -> DialError {
+        let error = DialError::new(error);
+        let mut is_first = false;
+        self.dialled.update(&self.authority, |last| {
+            last.error = Some(error.clone());
+            // Connections that were opened side by side and failed are one failure.
+            is_first = last.failures == self.failures;
+        });
+        if is_first {
+            self.dialled.failed(&self.authority);
+        }
+        error
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.failures > 0 {
+            self.dialled
+                .update(&self.authority, |last| last.is_dialling = false);
+            self.dialled.0.changed.notify_waiters();
+        }
     }
 }
 

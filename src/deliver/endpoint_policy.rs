@@ -15,7 +15,7 @@ use super::address::{is_loopback, is_public};
 use crate::error::error_struct;
 use crate::local_names::is_local_name;
 use crate::push_service::{PushService, is_below};
-use crate::subscription::Endpoint;
+use crate::subscription::{Endpoint, Origin};
 
 /// The endpoints that may be sent to. Cheap to clone.
 ///
@@ -145,6 +145,13 @@ impl EndpointPolicy {
     /// Checks scheme, host and port: all that is known when a connection is opened.
     pub(super) fn check_uri(&self, uri: &Uri) -> Result<(), PolicyError> {
         let host = uri.host().unwrap_or_default();
+        // One origin would have thousands of spellings, and each endpoint as many keys.
+        if uri
+            .port()
+            .is_some_and(|port| port.as_str().starts_with('0'))
+        {
+            return Err(PolicyErrorKind::Port.into());
+        }
         if self.allows_local() && is_local_host(host) {
             return Ok(());
         }
@@ -172,16 +179,20 @@ impl EndpointPolicy {
     }
 
     /// The suffix, in lower case, below which the policy admits any name; `None` for hosts that are listed or well known
-    /// individually, and for local ones. For a host that matches no suffix of a list, as under `public`, it is the last two
-    /// labels.
+    /// individually, and for local ones. For a host that matches no suffix of a list, as under `public`, it is the
+    /// registrable domain with the built-in client, and the last two labels without.
     pub(crate) fn open_suffix(&self, host: &str) -> Option<String> {
         if self.allows_local() && is_local_host(host) {
             return None;
         }
         let is_known = PushService::of_host(host) != PushService::Other;
+        let domain;
         let mut suffix = match is_known {
             true => PushService::suffix_of_host(host),
-            false => Some(last_two_labels(host)),
+            false => {
+                domain = domain_of(host);
+                Some(&*domain)
+            }
         };
         if let Rule::Hosts(patterns) = &self.0 {
             for pattern in patterns.iter().filter(|pattern| pattern.names(host)) {
@@ -197,12 +208,33 @@ impl EndpointPolicy {
 
     /// Returns whether the policy names a host: a known push service, or an entry of the list without `*`. Strangers
     /// cannot add such hosts.
-    #[cfg(feature = "client")]
     pub(super) fn names(&self, host: &str) -> bool {
         let is_exact =
             |pattern: &Pattern| matches!(pattern, Pattern::Exact(..)) && pattern.names(host);
         PushService::of_host(host) != PushService::Other
             || matches!(&self.0, Rule::Hosts(patterns) if patterns.iter().any(is_exact))
+    }
+
+    /// As [`names`](Self::names), for the host of an origin.
+    pub(crate) fn names_origin(&self, origin: &Origin) -> bool {
+        self.names(origin.host())
+    }
+
+    /// The origins that the policy names one by one: those of push services that every browser of a vendor uses, and the
+    /// entries of the list without `*`.
+    pub(crate) fn named_origins(&self) -> impl Iterator<Item = Origin> {
+        let patterns = match &self.0 {
+            Rule::Hosts(patterns) => &**patterns,
+            Rule::Public | Rule::Local | Rule::Nowhere => &[],
+        };
+        let listed = patterns.iter().filter_map(|pattern| match pattern {
+            Pattern::Exact(host, port) => Some(format!("https://{host}:{port}")),
+            Pattern::Known | Pattern::Public(_) | Pattern::Below(..) => None,
+        });
+        let known = PushService::hosts().map(|host| format!("https://{host}"));
+        known
+            .chain(listed)
+            .filter_map(|origin| Origin::parse(&origin).ok())
     }
 
     /// Checks an address before it is dialled. The client checks every address of a name.
@@ -334,10 +366,18 @@ pub(super) fn literal_addr(host: &str) -> Option<IpAddr> {
     bare.parse().ok()
 }
 
-fn last_two_labels(host: &str) -> &str {
+/// The domain that one owner has, of a host that is a name: as the connections of the client are shared out.
+#[cfg(feature = "client")]
+fn domain_of(host: &str) -> Box<str> {
+    super::shares::registrable_domain(host).unwrap_or_else(|| host.into())
+}
+
+/// The last two labels, for want of the public suffix list.
+#[cfg(not(feature = "client"))]
+fn domain_of(host: &str) -> Box<str> {
     let before = host.rmatch_indices('.').nth(1);
     let labels = before.and_then(|(dot, _)| host.get(dot.saturating_add(1)..));
-    labels.unwrap_or(host)
+    labels.unwrap_or(host).into()
 }
 
 /// Checks a name against the rules of every policy except the local one.
@@ -382,7 +422,7 @@ error_struct! {
 pub enum PolicyErrorKind {
     /// Not `https`.
     InsecureScheme,
-    /// The port is not listed.
+    /// The port is not listed, or begins with a zero.
     Port,
     /// The host is a literal address.
     LiteralAddress,

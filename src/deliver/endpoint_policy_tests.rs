@@ -476,9 +476,33 @@ fn hosts_that_are_not_listed_individually_have_a_suffix() {
             "a.example.org",
             Some("example.org"),
         ),
+        // Whose hosts hang takes no places of others.
+        #[cfg(feature = "client")]
+        (&public, "X.Me.DuckDNS.org", Some("me.duckdns.org")),
+        #[cfg(feature = "client")]
+        (&both, "push.example.co.uk", Some("example.co.uk")),
     ] {
         assert_eq!(policy.open_suffix(host).as_deref(), suffix, "{host}");
     }
+}
+
+#[test]
+fn a_port_that_begins_with_a_zero_is_refused() {
+    for policy in ["known", "local", "public, localhost.example.com:8443"] {
+        let policy: EndpointPolicy = policy.parse().unwrap();
+        for url in [
+            "https://fcm.googleapis.com:0443/fcm/send/x",
+            "https://localhost.example.com:08443/x",
+            "https://localhost:08443/x",
+        ] {
+            // A stored one is still read, and its messages are refused.
+            let endpoint = Endpoint::parse(url).unwrap();
+            let refused = policy.check(&endpoint).unwrap_err();
+            assert_eq!(refused.kind(), PolicyErrorKind::Port, "{policy} {url}");
+        }
+    }
+    let endpoint = Endpoint::parse("https://fcm.googleapis.com:443/fcm/send/x").unwrap();
+    assert!(EndpointPolicy::default().check(&endpoint).is_ok());
 }
 
 #[test]

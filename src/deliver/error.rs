@@ -261,7 +261,8 @@ impl DeliveryError {
     /// The reason behind the outcome, printable ASCII of at most 128 octets: Mozilla's errno, Apple's reason, a header of
     /// WNS, a known phrase of FCM; `endpoint_not_allowed` for a refusal; `host_not_found`; `timeout`; `deadline` if it
     /// passed before the request could begin; `not_begun` if the wait for a permit or the client was too long for the
-    /// caller; `local` if this machine had no file handles or memory left to send, or the client was shut down; the name of a [`PauseReason`](crate::store::PauseReason) for a closed gate.
+    /// caller; `local` if this machine had no file handles or memory left to send, its resolver does not work or gives a
+    /// push service an address that is not public, or the client was shut down; the name of a [`PauseReason`](crate::store::PauseReason) for a closed gate.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.0.reason.as_deref()

@@ -272,10 +272,10 @@ impl Settings {
         };
         let gate = permit.gate();
         permit.learn(&asked.row, load, self.clock.now());
-        if error.is_local() {
+        if error.is_local() || error.outcome() != Outcome::Transient {
+            // An error of this process, or a refusal of the endpoint policy, says nothing about the push service.
             gate.withdraw();
-        } else if error.outcome() == Outcome::Transient {
-            // A refusal of the endpoint policy says nothing about the push service.
+        } else {
             let mut seen = asked.saw(Outcome::Transient, false, None);
             seen.broke_off = error.has_broken_off();
             gate.observe(&seen, self.clock.now());

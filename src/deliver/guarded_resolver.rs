@@ -15,6 +15,8 @@ use crate::error::BoxError;
 
 /// A resolver whose addresses are checked by the policy. Cheap to clone; clones share the state.
 ///
+/// If a host that the policy names has an address that is refused, it is not dialled either, but the resolver is at fault.
+///
 /// A resolver that works reports "not found" for a name that does not exist. One that has no network, or only the hosts
 /// file, may report it for every name, and its failures say nothing about a host. So [`NotFound`](ResolveErrorKind::NotFound)
 /// is passed on only if another name was found lately. Otherwise every failure is a [`LocalError`].
@@ -25,10 +27,12 @@ pub(super) struct GuardedResolver {
     found: Arc<Mutex<Option<Found>>>,
 }
 
-/// The last name that was found.
+/// The last name that was found; the last one that the policy names, if there was one. Strangers can have their names come and
+/// go.
 #[derive(Clone, Debug)]
 struct Found {
     host: Box<str>,
+    is_named: bool,
     at: Instant,
     /// When it was last looked up to check the resolver.
     checked_at: Instant,
@@ -59,14 +63,23 @@ impl GuardedResolver {
             Ok(addrs) => addrs,
             Err(error) => return Err(self.judged(error).await.into()),
         };
+        // One address that is refused refuses the name: a public and a private address together are an attempt at DNS
+        // rebinding, and the next lookup may return the private one only.
+        let refused = addrs
+            .iter()
+            .find_map(|addr| self.policy.check_addr(*addr).err());
+        match refused {
+            // No stranger has a say in the addresses of a host that the policy names. The resolver of a captive portal, or one
+            // that blocks names, answers so for some minutes, and messages of that time are not lost.
+            Some(_) if self.policy.names(host) => {
+                return Err(LocalError::from(Lack::Addresses).into());
+            }
+            Some(refused) => return Err(refused.into()),
+            None => {}
+        }
         // Local names are found without a network.
         if !is_local_host(host) {
             self.was_found(host);
-        }
-        // One address that is refused refuses the name: a public and a private address together are an attempt at DNS
-        // rebinding, and the next lookup may return the private one only.
-        for addr in &addrs {
-            self.policy.check_addr(*addr)?;
         }
         let (mut v4, mut v6) = (0_usize, 0_usize);
         addrs.retain(|addr| {
@@ -119,12 +132,16 @@ impl GuardedResolver {
 
     fn was_found(&self, host: &str) {
         let at = Instant::now();
-        let found = Found {
-            host: host.into(),
+        let is_named = self.policy.names(host);
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = found.take().filter(|kept| kept.is_named && !is_named);
+        let (host, is_named) = kept.map_or((host.into(), is_named), |kept| (kept.host, true));
+        *found = Some(Found {
+            host,
+            is_named,
             at,
             checked_at: at,
-        };
-        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        });
     }
 }
 
@@ -143,6 +160,7 @@ mod tests {
     struct Names {
         known: HashMap<&'static str, &'static [&'static str]>,
         is_down: AtomicBool,
+        gone: Mutex<Option<&'static str>>,
         asked: AtomicUsize,
     }
 
@@ -164,7 +182,8 @@ mod tests {
     impl Resolver for Names {
         async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
             self.asked.fetch_add(1, Relaxed);
-            let known = self.known.get(host).filter(|_| !self.is_down.load(Relaxed));
+            let is_gone = self.is_down.load(Relaxed) || *self.gone.lock().unwrap() == Some(host);
+            let known = self.known.get(host).filter(|_| !is_gone);
             let addrs = known.ok_or(ResolveErrorKind::NotFound)?;
             Ok(addrs.iter().map(|addr| addr.parse().unwrap()).collect())
         }
@@ -199,6 +218,28 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_private_address_of_a_host_that_the_policy_names_is_an_error_of_the_resolver() {
+        let policy = "known, public, push.example.com".parse().unwrap();
+        let (names, _) = Names::of([
+            ("fcm.googleapis.com", &["0.0.0.0"]),
+            ("push.example.com", &["8.8.8.8", "fd00::1"]),
+            ("a.example.com", &["10.0.0.1"]),
+        ]);
+        let guarded = GuardedResolver::new(names, policy);
+        for host in ["fcm.googleapis.com", "push.example.com"] {
+            let error = guarded.look_up(host).await.unwrap_err();
+            let local = find_source::<LocalError>(error.as_ref());
+            assert_eq!(local.unwrap().lack(), Lack::Addresses, "{host}");
+            assert!(find_source::<PolicyError>(error.as_ref()).is_none());
+        }
+        let error = guarded.look_up("a.example.com").await.unwrap_err();
+        assert!(find_source::<PolicyError>(error.as_ref()).is_some());
+        // None of these addresses shows that the resolver works.
+        let expected = ResolveErrorKind::Temporary;
+        assert_eq!(kind(&guarded, "x.example.com").await, expected);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn not_found_is_passed_on_only_if_the_resolver_finds_other_names() {
         let (names, guarded) =
@@ -228,6 +269,20 @@ mod tests {
             kind(&guarded, "x.example.com").await,
             ResolveErrorKind::NotFound
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_of_a_stranger_that_goes_does_not_make_the_resolver_one_that_does_not_work() {
+        let (names, guarded) = Names::of([
+            ("fcm.googleapis.com", &["8.8.8.8"]),
+            ("a.example.com", &["8.8.8.8"]),
+        ]);
+        guarded.look_up("fcm.googleapis.com").await.unwrap();
+        guarded.look_up("a.example.com").await.unwrap();
+        tokio::time::advance(GuardedResolver::PROVES_FOR).await;
+        *names.gone.lock().unwrap() = Some("a.example.com");
+        let expected = ResolveErrorKind::NotFound;
+        assert_eq!(kind(&guarded, "a.example.com").await, expected);
     }
 
     #[tokio::test(start_paused = true)]

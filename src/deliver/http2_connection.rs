@@ -20,14 +20,19 @@ use super::connection_budget::Usage;
 use super::connector::Stream;
 use super::dialled::{DialError, Protocol};
 use super::http2_permit::Fate;
-use super::http2_pool::{ConnectionId, Inner, NoStream, Origin, Use};
+use super::http2_pool::{ConnectionId, Inner, Look, NoStream, Origin, Use};
 use crate::error::BoxError;
 
-/// The time between two pings of a connection while requests are under way on it and nothing arrives. An idle connection
-/// is not pinged: servers end connections with pings and no streams by GOAWAY (`too_many_pings`).
-const PING_AFTER: Duration = Duration::from_secs(20);
-/// The longest time for the response to a ping, and for the end of a connection that is closed.
-const LONGEST: Duration = Duration::from_secs(10);
+/// The time before a ping of a connection while requests are under way on it and there is no response. An idle connection is
+/// not pinged: servers end connections with pings and no streams by GOAWAY (`too_many_pings`), and those with many pings and no
+/// responses as well, so this doubles with each ping until there is one.
+const PING_AFTER: Duration = Duration::from_secs(4);
+const PING_AFTER_MOST: Duration = Duration::from_secs(20);
+/// The longest time for the response to a ping. With the time before the ping it is shorter than the limit of a request, so
+/// that the requests on a dead connection fail with it, as one failure.
+const PONG: Duration = Duration::from_secs(4);
+/// The longest time for the end of a connection that is closed.
+const CLOSE: Duration = Duration::from_secs(10);
 /// The time after which a connection without requests is closed.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -198,9 +203,15 @@ impl Driving {
         this.is_over = true;
     }
 
-    fn look(&self, cx: &mut Context<'_>) -> Use {
+    fn heard(&self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.change(&self.authority, |origin| origin.heard(self.id));
+        }
+    }
+
+    fn look(&self, cx: &mut Context<'_>) -> Look {
         let Some(pool) = self.pool.upgrade() else {
-            return Use::Ended;
+            return Look::default();
         };
         pool.change(&self.authority, |origin| {
             let (asks_for_calm, now) = origin.look(self.id, cx);
@@ -237,6 +248,9 @@ struct Timers {
     pings: Option<PingPong>,
     pinged_at: Option<Instant>,
     ponged_at: Instant,
+    /// When the last ping was sent, and how many were since the last response.
+    last_ping: Option<Instant>,
+    silent: u32,
     closes_at: Option<Instant>,
 }
 
@@ -246,7 +260,33 @@ impl Timers {
             pings,
             pinged_at: None,
             ponged_at: Instant::now(),
+            last_ping: None,
+            silent: 0,
             closes_at: None,
+        }
+    }
+
+    /// The time of the next ping of a connection that had its last response, or the first stream after that, at this time.
+    fn ping_at(&self, heard_at: Instant) -> Instant {
+        let silent = match self.last_ping {
+            Some(last) if heard_at <= last => self.silent,
+            _ => 0,
+        };
+        let wait = PING_AFTER.saturating_mul(1 << silent.min(16));
+        heard_at.max(self.ponged_at) + wait.min(PING_AFTER_MOST)
+    }
+
+    fn ping(&mut self, heard_at: Instant) {
+        if let Some(pings) = &mut self.pings {
+            let now = Instant::now();
+            if self.last_ping.is_none_or(|last| last < heard_at) {
+                self.silent = 0;
+            }
+            self.silent = self.silent.saturating_add(1);
+            self.last_ping = Some(now);
+            self.pinged_at = Some(now);
+            // An error means that the connection is about to end.
+            let _ = pings.send_ping(Ping::opaque());
         }
     }
 
@@ -263,15 +303,19 @@ impl Timers {
         {
             self.pinged_at = None;
             self.ponged_at = Instant::now();
+            driving.heard();
         }
-        let now = driving.look(cx);
+        let mut look = driving.look(cx);
         loop {
-            let due = match (self.closes_at, self.pinged_at, now) {
-                (Some(at), ..) | (None, Some(at), _) => at + LONGEST,
+            let due = match (self.closes_at, self.pinged_at, look.now) {
+                (Some(at), ..) => at + CLOSE,
+                (None, Some(at), _) => at + PONG,
                 (None, None, Use::IdleSince(at)) => at + IDLE_TIMEOUT,
-                (None, None, Use::HeardAt(at)) => at.max(self.ponged_at) + PING_AFTER,
+                (None, None, Use::HeardAt(at)) => self.ping_at(at),
                 (None, None, Use::Ended) => return Poll::Pending,
             };
+            let again_at = look.again_at.filter(|at| *at < due);
+            let due = again_at.unwrap_or(due);
             // One that fires too early is set again: cheaper than at each response.
             if timer.deadline() > due {
                 timer.as_mut().reset(due);
@@ -281,6 +325,11 @@ impl Timers {
                 timer.as_mut().reset(due);
                 continue;
             }
+            if again_at.is_some() {
+                // To look at it opens another one beside it, if requests wait.
+                look = driving.look(cx);
+                continue;
+            }
             if self.closes_at.is_some() {
                 return Poll::Ready(());
             }
@@ -288,16 +337,16 @@ impl Timers {
                 driving.fate.ends(End::Silent);
                 return Poll::Ready(());
             }
-            if let Use::IdleSince(_) = now {
-                cx.waker().wake_by_ref();
-                if !driving.retire_idle() {
-                    return Poll::Pending;
+            match look.now {
+                Use::IdleSince(_) => {
+                    cx.waker().wake_by_ref();
+                    if !driving.retire_idle() {
+                        return Poll::Pending;
+                    }
+                    self.closes_at = Some(Instant::now());
                 }
-                self.closes_at = Some(Instant::now());
-            } else if let Some(pings) = &mut self.pings {
-                self.pinged_at = Some(Instant::now());
-                // An error means that the connection is about to end.
-                let _ = pings.send_ping(Ping::opaque());
+                Use::HeardAt(at) => self.ping(at),
+                Use::Ended => return Poll::Pending,
             }
         }
     }

@@ -29,7 +29,8 @@ use super::unprocessed::asks_for_calm;
 /// another connection. Requests wait in the order of arrival. A connection carries one stream until the server's SETTINGS
 /// are here, and then as many as they allow (RFC 9113 section 5.1.2). If the streams of all connections of an origin are
 /// in use, another one is opened, one at a time. The fullest connection with a free stream gets the next request,
-/// so that those not needed become idle.
+/// so that those not needed become idle. One that was idle for long carries one stream until something is heard from the
+/// server: the network may have dropped it without a sign.
 #[derive(Clone)]
 pub(super) struct Http2Pool(Arc<Inner>);
 
@@ -66,6 +67,10 @@ struct Connection {
     /// When it was opened, last had a response, or got the first stream after that.
     heard_at: Instant,
     idle_since: Instant,
+    /// When it was opened, or used again after it was idle for long; `None` once something was heard since.
+    unheard_since: Option<Instant>,
+    /// Whether it carries one stream until then, since it was idle for long.
+    is_on_trial: bool,
     fate: Arc<Fate>,
 }
 
@@ -229,9 +234,7 @@ impl Origin {
         let may_have_more =
             open < Self::CONNECTIONS && self.further_at.is_none_or(|at| at <= Instant::now());
         let is_needed = !self.is_opening && (open == 0 || may_have_more);
-        // Of one without a response it is not known how many streams it will have: APNs allows one at first.
-        let is_known = |one: &Connection| one.fate.has_answered() || one.allowed() > 1;
-        (is_needed && self.open_ones().all(is_known)).then(|| first.runtime.clone())
+        (is_needed && self.open_ones().all(Connection::is_known)).then(|| first.runtime.clone())
     }
 
     /// A connection was opened, or could not be.
@@ -253,6 +256,8 @@ impl Origin {
                 unanswered: 0,
                 heard_at: now,
                 idle_since: now,
+                unheard_since: Some(now),
+                is_on_trial: false,
                 fate,
             }));
     }
@@ -286,17 +291,25 @@ impl Origin {
         connection.map(Connection::retire).is_some()
     }
 
+    /// A connection has responded to a ping.
+    pub(super) fn heard(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.find(id) {
+            connection.heard();
+        }
+    }
+
     /// Looks at a connection after a change. Returns whether the server asked for fewer requests, and what its timers need.
-    pub(super) fn look(&mut self, id: ConnectionId, cx: &mut Context<'_>) -> (bool, Use) {
+    pub(super) fn look(&mut self, id: ConnectionId, cx: &mut Context<'_>) -> (bool, Look) {
         let Some(connection) = self.find(id) else {
-            return (false, Use::Ended);
+            return (false, Look::default());
         };
         let asks_for_calm = connection.look(cx);
         let now = match connection.streams {
             0 => Use::IdleSince(connection.idle_since),
             _ => Use::HeardAt(connection.heard_at),
         };
-        (asks_for_calm, now)
+        let again_at = connection.known_at();
+        (asks_for_calm, Look { now, again_at })
     }
 
     /// Takes a stream back. `is_answered` is `None` if it was not used. Returns whether the connection is replaced and never had
@@ -312,13 +325,22 @@ impl Origin {
 }
 
 /// What the timers of a connection need to know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Look {
+    pub(super) now: Use,
+    /// When another connection may be opened beside it, if nothing changes before.
+    pub(super) again_at: Option<Instant>,
+}
+
+/// The use of a connection.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Use {
     /// It has no streams since then.
     IdleSince(Instant),
     /// It has streams. When it last had a response, or the first stream after that.
     HeardAt(Instant),
     /// It is not in the pool.
+    #[default]
     Ended,
 }
 
@@ -327,6 +349,10 @@ impl Connection {
     const STREAMS: usize = 256;
     /// A connection on which this number of requests in a row had no response is replaced.
     const UNANSWERED: u32 = 8;
+    /// A connection that was idle for this time may be dead: networks forget connections.
+    const LONG_IDLE: Duration = Duration::from_secs(20);
+    /// How long requests wait for a connection from which nothing was heard before another one is opened beside it.
+    const PATIENCE: Duration = Duration::from_secs(3);
 
     /// The streams that it may have at once.
     fn allowed(&self) -> usize {
@@ -338,7 +364,34 @@ impl Connection {
     }
 
     fn has_room(&self) -> bool {
-        self.streams < self.allowed()
+        let allowed = self.allowed();
+        self.streams
+            < if self.is_on_trial {
+                allowed.min(1)
+            } else {
+                allowed
+            }
+    }
+
+    /// Whether it is known how many streams it will have. Of one without a response it is not: APNs allows one at first. Nor
+    /// of one that was idle for long. One that stays silent has no more.
+    fn is_known(&self) -> bool {
+        let is_silent = !self.unheard_since.is_some_and(is_recent);
+        is_silent || (!self.is_on_trial && (self.fate.has_answered() || self.allowed() > 1))
+    }
+
+    /// When it counts as known, if nothing is heard before.
+    fn known_at(&self) -> Option<Instant> {
+        let since = self.unheard_since?;
+        (self.sender.is_some() && !self.is_known()).then_some(since + Self::PATIENCE)
+    }
+
+    /// Something was heard from the server.
+    fn heard(&mut self) {
+        self.unheard_since = None;
+        if std::mem::take(&mut self.is_on_trial) {
+            self.allowed_since = Instant::now();
+        }
     }
 
     /// Lends a stream, unless the connection has to be closed.
@@ -347,9 +400,14 @@ impl Connection {
             if !self.usage.begin() {
                 self.retire();
             }
+            let now = Instant::now();
+            if !self.is_on_trial && now - self.idle_since >= Self::LONG_IDLE {
+                self.is_on_trial = true;
+                self.unheard_since = Some(now);
+            }
             // Requests that were given up one after the other are one silence.
             if self.unanswered == 0 {
-                self.heard_at = Instant::now();
+                self.heard_at = now;
             }
         }
         let sender = self.sender.clone()?;
@@ -364,6 +422,7 @@ impl Connection {
             Some(true) => {
                 self.unanswered = 0;
                 self.heard_at = Instant::now();
+                self.heard();
             }
             Some(false) => {
                 self.unanswered += 1;
@@ -401,6 +460,10 @@ impl Connection {
         self.sender = None;
         self.is_retired = true;
     }
+}
+
+fn is_recent(since: Instant) -> bool {
+    since.elapsed() < Connection::PATIENCE
 }
 
 impl NoStream {

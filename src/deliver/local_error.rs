@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 
 use super::error::find_source;
 use crate::error::BoxError;
@@ -20,10 +21,14 @@ pub(super) enum Lack {
     Connections,
     /// No thread for a lookup.
     LookupThreads,
-    /// The operating system has no file, buffer or port for a socket.
+    /// The operating system has no file or buffer for a socket.
     Sockets,
+    /// The operating system has no port for a connection to the host.
+    Ports,
     /// The resolver finds no name at all.
     Resolver,
+    /// The resolver gives a host that the policy names an address that is not public.
+    Addresses,
     /// The runtime of the task that opens or drives the connection has ended, or the task panicked.
     Runtime,
 }
@@ -37,17 +42,16 @@ impl LocalError {
         }
     }
 
-    /// Wraps an error of opening a socket if this process is the cause.
-    pub(super) fn of_socket(error: BoxError) -> BoxError {
-        if find_source::<io::Error>(error.as_ref()).is_some_and(is_local) {
-            Self::new(Lack::Sockets, error).into()
-        } else {
-            error
+    /// Wraps an error of opening a connection to one of these addresses if this process is the cause.
+    pub(super) fn of_socket(error: BoxError, addrs: &[IpAddr]) -> BoxError {
+        let io = find_source::<io::Error>(error.as_ref());
+        match io.and_then(|io| lack_of_socket(io, addrs)) {
+            Some(lack) => Self::new(lack, error).into(),
+            None => error,
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn lack(&self) -> Lack {
+    pub(super) const fn lack(&self) -> Lack {
         self.lack
     }
 }
@@ -64,7 +68,11 @@ impl fmt::Display for LocalError {
             Lack::Connections => "all connections that this process may open are in use",
             Lack::LookupThreads => "all threads for lookups are in use",
             Lack::Sockets => "the operating system has no socket left for this process",
+            Lack::Ports => "the operating system has no port left for a connection to the host",
             Lack::Resolver => "the resolver of this process finds no name",
+            Lack::Addresses => {
+                "the resolver of this process gives a push service an address that is not public"
+            }
             Lack::Runtime => "the task of the connection was stopped",
         })
     }
@@ -77,14 +85,17 @@ impl std::error::Error for LocalError {
     }
 }
 
-/// Returns whether no socket could be made, whatever the address.
-fn is_local(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory
-    ) || error
-        .raw_os_error()
-        .is_some_and(|code| OUT_OF_SOCKETS.contains(&code))
+/// What this process lacks if it could make no socket for any of these addresses.
+fn lack_of_socket(error: &io::Error, addrs: &[IpAddr]) -> Option<Lack> {
+    let is_out = |code| OUT_OF_SOCKETS.contains(&code);
+    match error.kind() {
+        _ if error.raw_os_error().is_some_and(is_out) => Some(Lack::Sockets),
+        io::ErrorKind::OutOfMemory => Some(Lack::Sockets),
+        // A machine without an IPv6 address says the same of each IPv6 address, and that does not pass. Which of the addresses
+        // the error is about is not known.
+        io::ErrorKind::AddrNotAvailable if addrs.iter().all(IpAddr::is_ipv4) => Some(Lack::Ports),
+        _ => None,
+    }
 }
 
 /// `ENFILE`, `EMFILE` and `ENOBUFS`.
@@ -104,21 +115,27 @@ mod tests {
 
     #[test]
     fn only_errors_of_this_process_are_local() {
-        let is_local = |error: io::Error| {
-            let error = LocalError::of_socket(error.into());
-            find_source::<LocalError>(error.as_ref()).is_some()
+        let [v4, v6] = ["192.0.2.1", "2001:db8::1"].map(|addr| addr.parse().unwrap());
+        let lack = |error: io::Error, addrs: &[IpAddr]| {
+            let error = LocalError::of_socket(error.into(), addrs);
+            find_source::<LocalError>(error.as_ref()).map(LocalError::lack)
         };
         for code in OUT_OF_SOCKETS {
-            assert!(is_local(io::Error::from_raw_os_error(code)), "{code}");
+            let lack = lack(io::Error::from_raw_os_error(code), &[v6]);
+            assert_eq!(lack, Some(Lack::Sockets), "{code}");
         }
-        assert!(is_local(io::ErrorKind::AddrNotAvailable.into()));
+        let no_port = || io::ErrorKind::AddrNotAvailable.into();
+        assert_eq!(lack(no_port(), &[v4]), Some(Lack::Ports));
+        for addrs in [&[v6][..], &[v4, v6]] {
+            assert_eq!(lack(no_port(), addrs), None, "a machine without IPv6");
+        }
         for kind in [
             io::ErrorKind::ConnectionRefused,
             io::ErrorKind::ConnectionReset,
             io::ErrorKind::TimedOut,
             io::ErrorKind::HostUnreachable,
         ] {
-            assert!(!is_local(kind.into()), "{kind}");
+            assert_eq!(lack(kind.into(), &[v4, v6]), None, "{kind}");
         }
     }
 
@@ -128,7 +145,9 @@ mod tests {
             Lack::Connections,
             Lack::LookupThreads,
             Lack::Sockets,
+            Lack::Ports,
             Lack::Resolver,
+            Lack::Addresses,
             Lack::Runtime,
         ] {
             let cause = ResolveError::new(ResolveErrorKind::NotFound, "none");

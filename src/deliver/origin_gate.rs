@@ -1,6 +1,6 @@
 //! One gate per origin: the flow of requests, and "not before T because R".
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -145,6 +145,15 @@ impl OriginGates {
             .iter()
             .map(|(origin, gate)| (origin.clone(), room(gate)));
         rooms.collect()
+    }
+
+    /// The known origins that do not get as many requests at once as one that answers: see [`rooms`](Self::rooms).
+    pub(crate) fn untrusted(&self, now: Timestamp) -> HashSet<Origin> {
+        let gates = self.lock();
+        let untrusted = gates
+            .iter()
+            .filter(|(_, gate)| !gate.standing().is_trusted(now));
+        untrusted.map(|(origin, _)| origin.clone()).collect()
     }
 
     /// The limit of an origin without a gate.
@@ -315,6 +324,12 @@ impl OriginGate {
     /// Takes in a response, or its absence.
     pub(super) fn observe(&self, seen: &Observation, now: Timestamp) {
         self.standing().observe(seen, now);
+    }
+
+    /// Takes in that the origin answers.
+    #[cfg(test)]
+    pub(crate) fn answers(&self) {
+        self.standing().has_answered();
     }
 
     /// Returns pauses, and ends of pauses, that the other replicas do not know yet; each is returned once.

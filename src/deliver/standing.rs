@@ -97,6 +97,11 @@ impl Standing {
         self.answers
     }
 
+    #[cfg(test)]
+    pub(super) const fn has_answered(&mut self) {
+        self.answers = true;
+    }
+
     /// Takes in that the origin has accepted a push from this server before.
     pub(super) fn prove(&mut self) {
         self.evidence.prove();

@@ -84,10 +84,10 @@ impl Registration {
         self
     }
 
-    /// The key of its endpoint.
+    /// The key of its push resource.
     #[cfg(feature = "api")]
-    pub(crate) fn endpoint_key(&self) -> EndpointKey {
-        self.subscription.endpoint().key()
+    pub(crate) fn resource_key(&self) -> EndpointKey {
+        self.subscription.endpoint().resource_key()
     }
 
     #[cfg(feature = "api")]

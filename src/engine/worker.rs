@@ -31,6 +31,10 @@ use crate::subscription::Origin;
 
 /// The most attempts under way, over all origins. High, so that origins that do not answer leave enough for others.
 const IN_FLIGHT: usize = 4096;
+/// The attempts under way at which hosts that the endpoint policy does not name get no more, in eighths of the places: those
+/// that do not answer, and all of them. Strangers can add any number of such hosts, which hang, or answer once and then hang.
+/// One claim more fits above either.
+const STRANGERS: (usize, usize) = (4, 5);
 /// Do not claim with fewer free places than this: a transaction costs more than waiting for more to come free.
 const FREE_AT_LEAST: usize = 128;
 /// The most rows claimed in one transaction.
@@ -361,16 +365,54 @@ impl Worker {
         let mut request = ClaimRequest::new(free.min(CLAIM), self.engine.lease);
         request.rooms = self.rooms(now, is_calm);
         request.per_origin = self.engine.gates.room_for_unknown();
+        self.keep_places(&mut request, most, now);
         Some((request, epoch))
+    }
+
+    /// Leaves the hosts of strangers out while they have their part of the places.
+    fn keep_places(&self, request: &mut ClaimRequest, most: usize, now: Timestamp) {
+        let (silent, all) = (most / 8 * STRANGERS.0, most / 8 * STRANGERS.1);
+        if self.attempts.len() < silent {
+            return;
+        }
+        let policy = &self.engine.endpoint_policy;
+        let untrusted = self.engine.gates.untrusted(now);
+        let (mut of_silent, mut of_all) = (0, 0);
+        for (origin, under_way) in self.under_way() {
+            if !policy.names_origin(origin) {
+                of_all += under_way;
+                of_silent += usize::from(untrusted.contains(origin)) * under_way;
+            }
+        }
+        let is_full = of_all >= all;
+        if !is_full && of_silent < silent {
+            return;
+        }
+        let unknown = std::mem::replace(&mut request.per_origin, 0);
+        for (origin, room) in &mut request.rooms {
+            if (is_full || untrusted.contains(origin)) && !policy.names_origin(origin) {
+                *room = 0;
+            }
+        }
+        // Those of a process that has just started.
+        for origin in policy.named_origins() {
+            request.rooms.entry(origin).or_insert(unknown);
+        }
+    }
+
+    /// The number of attempts under way at each origin.
+    fn under_way(&self) -> HashMap<&Origin, usize> {
+        let mut under_way = HashMap::new();
+        for gate in self.gates.values() {
+            *under_way.entry(gate.origin()).or_default() += 1;
+        }
+        under_way
     }
 
     /// The number of attempts that each known origin has free places for.
     fn rooms(&self, now: Timestamp, is_calm: bool) -> HashMap<Origin, usize> {
         let mut rooms = self.engine.gates.rooms(now);
-        let mut under_way: HashMap<&Origin, usize> = HashMap::new();
-        for gate in self.gates.values() {
-            *under_way.entry(gate.origin()).or_default() += 1;
-        }
+        let under_way = self.under_way();
         for (origin, room) in &mut rooms {
             let Some(under_way) = under_way.get(origin) else {
                 continue;

@@ -354,8 +354,8 @@ async fn attempts_in_flight_are_limited() {
     let gate = world.gate(key).await;
     world.broadcast().await;
     let mut worker = Worker::new(world.engine.clone());
-    // At another origin, so that this origin's limit does not apply.
-    let elsewhere = Origin::parse("https://other.example.com").unwrap();
+    // At another origin, so that this origin's limit does not apply, and a known one, so that strangers' does not.
+    let elsewhere = Origin::parse("https://fcm.googleapis.com").unwrap();
     let other = world.engine.gates.gate(&elsewhere);
     for _ in 0..=IN_FLIGHT - FREE_AT_LEAST {
         hang(&mut worker, &other);
@@ -368,6 +368,53 @@ async fn attempts_in_flight_are_limited() {
     }
     assert_eq!(worker.step().await.claimed, 1);
     assert_eq!(gate.closed_at(START), None);
+}
+
+/// Whether they have never answered, or have once and then never again.
+#[tokio::test]
+async fn hosts_of_strangers_that_hang_leave_places_for_named_ones_and_for_those_that_answer() {
+    let world = World::new().await;
+    let gates = &world.engine.gates;
+    let origin = |host: &str| Origin::parse(&format!("https://{host}")).unwrap();
+    let (fcm, stranger) = (origin("fcm.googleapis.com"), origin("a.example.com"));
+    let answering = gates.gate(&origin("b.example.com"));
+    answering.answers();
+    let mut worker = Worker::new(world.engine.clone());
+    let rooms = |worker: &Worker| {
+        let (request, _) = worker.request(START, true).unwrap();
+        let unknown = request.room_for(&origin("unknown.example.com"));
+        let others = [&fcm, &stranger, answering.origin()];
+        (unknown, others.map(|origin| request.room_for(origin)))
+    };
+    let last = IN_FLIGHT / 16 - 1;
+    for number in 0..=last {
+        let gate = gates.gate(&origin(&format!("hangs-{number}.example.com")));
+        if number == last {
+            assert_eq!(rooms(&worker).0, 8);
+        }
+        for _ in 0..8 {
+            hang(&mut worker, &gate);
+        }
+    }
+    let _ = gates.gate(&stranger);
+    let limit = answering.limit();
+    assert_eq!(rooms(&worker), (0, [8, 0, limit]));
+    // One that the process has sent to, and has no answer of yet.
+    let _ = gates.gate(&fcm);
+    assert_eq!(rooms(&worker), (0, [8, 0, limit]));
+    for number in 0..IN_FLIGHT / 64 {
+        let gate = gates.gate(&origin(&format!("hung-{number}.example.com")));
+        gate.answers();
+        if number == 0 {
+            assert_eq!(rooms(&worker), (0, [8, 0, limit]));
+        }
+        for _ in 0..8 {
+            hang(&mut worker, &gate);
+        }
+    }
+    assert_eq!(rooms(&worker), (0, [8, 0, 0]));
+    // A claim that began before fits, and another one.
+    const { assert!(IN_FLIGHT / 8 * STRANGERS.1 + CLAIM + FREE_AT_LEAST < IN_FLIGHT) };
 }
 
 #[tokio::test]

@@ -57,23 +57,21 @@ impl PushService {
     /// The push service that an origin belongs to.
     #[cfg(feature = "_engine")]
     pub(crate) fn of_origin(origin: &Origin) -> Self {
-        let origin = origin.as_str();
-        let authority = origin.split_once("://").map_or(origin, |(_, rest)| rest);
-        Self::of_host(authority.split(':').next().unwrap_or(authority))
+        Self::of_host(origin.host())
     }
 
     /// The push service of a host name.
     pub(crate) fn of_host(host: &str) -> Self {
-        let is = |name: &str| host.eq_ignore_ascii_case(name);
-        // `jmt17` serves Chromium builds without Google API keys, test browsers among them.
-        if is("fcm.googleapis.com") || is("jmt17.google.com") {
-            Self::Fcm
-        } else if is("graph.facebook.com") {
-            Self::Meta
-        } else {
-            let below = BELOW.iter().find(|(suffix, _)| is_below(host, suffix));
-            below.map_or(Self::Other, |(_, service)| *service)
-        }
+        let is = |(name, _): &&(&str, _)| host.eq_ignore_ascii_case(name);
+        let below = |(suffix, _): &&(&str, _)| is_below(host, suffix);
+        let known = ALONE.iter().find(is).or_else(|| BELOW.iter().find(below));
+        known.map_or(Self::Other, |(_, service)| *service)
+    }
+
+    /// The hosts of the known push services that every browser of the vendor uses.
+    #[cfg(feature = "_engine")]
+    pub(crate) fn hosts() -> impl Iterator<Item = &'static str> {
+        ALONE.iter().map(|(host, _)| *host).chain(WELL_KNOWN)
     }
 
     /// The name below which a host is one of any number of names of a known push service; `None` for the hosts that are
@@ -119,6 +117,13 @@ impl PushService {
         self == Self::Wns && ttl == Ttl::ZERO
     }
 }
+
+/// Hosts of push services. `jmt17` serves Chromium builds without Google API keys, test browsers among them.
+const ALONE: [(&str, PushService); 3] = [
+    ("fcm.googleapis.com", PushService::Fcm),
+    ("jmt17.google.com", PushService::Fcm),
+    ("graph.facebook.com", PushService::Meta),
+];
 
 /// Names below which every name belongs to a push service.
 const BELOW: [(&str, PushService); 3] = [

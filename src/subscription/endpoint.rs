@@ -86,6 +86,17 @@ impl Endpoint {
     pub fn key(&self) -> EndpointKey {
         EndpointKey(Sha256::digest(self.url.as_bytes()).into())
     }
+
+    /// A key that all spellings of the origin share, for limits on what is sent to the push resource. Hashes on every call.
+    #[cfg(feature = "api")]
+    pub(crate) fn resource_key(&self) -> EndpointKey {
+        let path = self.uri.path_and_query();
+        let path = path.map_or("", http::uri::PathAndQuery::as_str);
+        let hash = Sha256::new()
+            .chain_update(self.origin.as_str())
+            .chain_update(path);
+        EndpointKey(hash.finalize().into())
+    }
 }
 
 impl PartialEq for Endpoint {
@@ -170,6 +181,16 @@ impl Origin {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The host; an IPv6 address in brackets.
+    #[cfg(feature = "_engine")]
+    pub(crate) fn host(&self) -> &str {
+        let authority = self.0.split_once("://").map_or(&*self.0, |(_, rest)| rest);
+        let port = authority
+            .rfind(':')
+            .filter(|at| authority.rfind(']') < Some(*at));
+        port.and_then(|at| authority.get(..at)).unwrap_or(authority)
     }
 }
 

@@ -209,6 +209,24 @@ async fn many_push_services_that_never_answer_cost_the_others_nothing() {
     }
 }
 
+/// They have too few recipients for evidence, so none of their gates closes. Without a bound on their sum they would have all
+/// places of the worker until their requests time out.
+#[tokio::test(start_paused = true)]
+async fn hosts_with_few_recipients_that_never_answer_cost_the_others_two_round_trips_at_most() {
+    let black_holes = Sick {
+        origins: 600,
+        recipients: 7,
+        answer: Answer::never(),
+        worked_before: false,
+    };
+    let alone = send(&[]).await;
+    let sent = send(&[black_holes]).await;
+    println!("alone {alone:?}, now {sent:?}");
+    // They have their turns too, so that the others begin with fewer.
+    assert!(sent.took <= alone.took + 2 * LATENCY);
+    assert!(sent.wasted <= 3_072, "{}", sent.wasted);
+}
+
 /// All their gates are open at first, and each has as many requests in flight as one that works. Once those have
 /// timed out, the gates are closed.
 #[tokio::test(start_paused = true)]

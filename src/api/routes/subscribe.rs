@@ -32,7 +32,7 @@ pub(super) async fn subscribe(
     let object = parse_object(body)?;
     let registration = registration::parse(Members::of(&object), parts, &api.settings)?;
     let has_daily = registration.has_daily();
-    let key = registration.endpoint_key();
+    let key = registration.resource_key();
     let registered = api.engine.register(registration, None).await?;
     if registered.created && has_daily && api.settings.confirmation {
         confirm(api, parts, key, registered.id).await;

@@ -9,7 +9,7 @@ use super::sample::{
 };
 use crate::broadcast::{Audience, BroadcastState, FinalOutcome, Principal};
 use crate::store::{
-    ClaimRequest, Claimed, Cursor, DeliveryLedger, Pause, PauseReason, Settled, Settlement,
+    ClaimRequest, Claimed, Cursor, DeliveryLedger, Pause, PauseReason, STEP, Settled, Settlement,
 };
 
 const ACCEPTED: Settlement = Settlement::Finished(FinalOutcome::Accepted);
@@ -138,6 +138,31 @@ pub async fn l5_a_claim_leaves_out_what_it_is_told<L: DeliveryLedger + ?Sized>(h
     assert_eq!(count(&rows, "c"), 0);
     let rows = claim_as(ledger, &request, at(10)).await;
     assert_eq!(count(&rows, "c"), 4, "the pause is over");
+}
+
+/// L5: origins that the request has no room for may be many, and stand in front.
+pub async fn l5_origins_without_room_hold_up_no_others<L>(h: &Handles<L>)
+where
+    L: DeliveryLedger + ?Sized,
+{
+    let ledger = h.store();
+    let many = 2 * STEP as u32;
+    let rows: Vec<_> = (0..many)
+        .map(|n| delivery(&format!("o{n}"), n))
+        .chain([delivery("z", many)])
+        .collect();
+    for page in rows.chunks(STEP) {
+        sending(ledger, page, at(0)).await;
+    }
+    let mut request = ClaimRequest::new(9, LEASE);
+    request.per_origin = 0;
+    request.rooms = [(origin("z"), 1)].into();
+    let mut claims = ledger.claim(&request, at(1)).await.unwrap();
+    while claims.rows.is_empty() {
+        assert!(claims.more, "what there is room for is not claimed");
+        claims = ledger.claim(&request, at(1)).await.unwrap();
+    }
+    assert_eq!(count(&claims.rows, "z"), 1);
 }
 
 /// L5: after a probed pause one row of one claimant is the probe until its lease ends.

@@ -86,12 +86,16 @@ impl Ledger {
         }
         let most = request.limit.saturating_add(request.rooms.len()) + STEP;
         let (mut found, mut idle) = (Vec::new(), Vec::new());
-        for (_, origin) in self.ready.iter().take(most) {
+        // Any number of those without room may stand in front.
+        let with_room = self.ready.iter().filter_map(|(_, origin)| {
+            let room = request.room_for(origin);
+            (room > 0).then_some((origin, room))
+        });
+        for (origin, room) in with_room.take(most) {
             if found.len() == request.limit {
                 break;
             }
-            let room = request.room_for(origin);
-            let Some(queue) = self.queues.get(origin).filter(|_| room > 0) else {
+            let Some(queue) = self.queues.get(origin) else {
                 continue;
             };
             if queue.due_at().is_none_or(|at| at > now) {

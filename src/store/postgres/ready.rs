@@ -100,8 +100,8 @@ pub(super) struct Front {
 
 /// Returns origins with ready rows that the request has room for, those served longest ago first.
 ///
-/// Reads at most about as many origins as there are rows to claim, origins without room, and [`STEP`]. Those that cannot be
-/// claimed from leave the order.
+/// Reads at most about as many origins as there are rows to claim, origins in the request, and [`STEP`], and those without
+/// room, any number of which may stand in front. Those that cannot be claimed from leave the order.
 pub(super) async fn front(
     database: &Database,
     request: &ClaimRequest,
@@ -140,6 +140,8 @@ pub(super) async fn front(
                     break;
                 }
                 front.heads.push(head);
+            } else {
+                reads -= 1;
             }
         }
         if !front.is_cut || reads >= most || front.heads.len() == request.limit {

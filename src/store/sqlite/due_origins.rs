@@ -115,8 +115,9 @@ fn park(conn: &Connection, origin: i64, now: Timestamp) -> Result<(), StoreError
     Ok(())
 }
 
-/// Returns origins with ready rows that the request has room for, those served longest ago first, and the number of origins
-/// that were read: at most as many as there are rows to claim, origins without room, and origins that are not due.
+/// Returns origins with ready rows that the request has room for, those served longest ago first, and how many of those that
+/// it has room for were read: at most as many as there are rows to claim, origins in the request, and [`STEP`]. Those without
+/// room stay in front, any number of them.
 pub(super) fn ready(
     conn: &Connection,
     request: &ClaimRequest,
@@ -132,15 +133,16 @@ pub(super) fn ready(
         let origins = all(conn, READY, values, Ready::read)?;
         let is_last = origins.len() < page;
         for origin in origins {
-            reads += 1;
             last = (origin.turn, origin.id);
             let Some(name) = origin.origin else {
+                reads += 1;
                 park(conn, origin.id, now)?;
                 continue;
             };
             if request.room_for(&name) == 0 {
                 continue;
             }
+            reads += 1;
             let is_ready = has_ready(conn, origin.id)?;
             if is_ready && origin.paused_until.is_none_or(|until| until <= now) {
                 heads.push(Head {

@@ -160,6 +160,32 @@ async fn tests_and_confirmations_share_a_bucket_for_each_peer() {
     assert_eq!(other.status, 200, "a refused turn costs its peer no push");
 }
 
+/// Each spelling is a row of its own.
+#[tokio::test(start_paused = true)]
+async fn all_spellings_of_an_endpoint_share_its_turns() {
+    let world = World::new().await;
+    let json = daily(&world);
+    let plain = "https://fcm.googleapis.com/";
+    let spelled = [
+        "https://FCM.googleapis.com/",
+        "https://fcm.googleapis.com:443/",
+    ];
+    let spelled = spelled.map(|origin| json.to_string().replace(plain, origin));
+    let spelled = spelled.map(|text| serde_json::from_str(&text).unwrap());
+    for json in [&json, &spelled[0], &spelled[1]] {
+        let answer = world.post("/subscribe", json).await;
+        assert_eq!(answer.json()["created"], true);
+    }
+    world.settle().await;
+    assert_eq!(world.service.accepted().len(), 1, "one confirmation");
+    assert_eq!(world.post("/send-test", &json).await.status, 200);
+    for json in &spelled {
+        let again = world.post("/send-test", json).await;
+        again.is(429, "too_many_tests");
+    }
+    assert_eq!(world.service.accepted().len(), 2);
+}
+
 /// Whoever knows an endpoint can remove it, and register it again.
 #[tokio::test(start_paused = true)]
 async fn a_subscription_is_confirmed_once_in_ten_seconds_whoever_registers_it() {

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
-use http::{StatusCode, Version};
+use http::{Request, StatusCode, Version};
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 use tower_web_push::deliver::{EndpointPolicy, HttpClient, OriginGates, Outcome};
+use tower_web_push::push_request::PushBody;
 
-use super::world::{Rebinding, fixed, over, push, send, to, url};
+use super::world::{Rebinding, fixed, local, over, push, send, to, url};
 use crate::support::push_server::{Answering, BOTH, HTTP1, NO_ALPN, PushServer, answer};
 
 #[tokio::test]
@@ -37,6 +38,23 @@ async fn a_connection_is_used_again() {
         send(&deliver, &url(&server, "/p")).await.unwrap();
     }
     assert_eq!(seen.lock().unwrap().len(), 5);
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn an_origin_has_one_connection_however_it_is_spelled() {
+    let (server, seen) = fixed(BOTH, 201, &[]).await;
+    let client = local().extra_root_ca_pem(server.ca_pem.as_str());
+    let client = client.build().unwrap();
+    for number in 0..20 {
+        let host = ["localhost", "LOCALHOST", "LocalHost", "localHost"][number % 4];
+        let zeros = "0".repeat(number / 4);
+        let uri = format!("https://{host}:{zeros}{}/p/{number}", server.port());
+        let request = Request::post(uri).body(PushBody::new("x")).unwrap();
+        let response = client.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::CREATED);
+    }
+    assert_eq!(seen.lock().unwrap().len(), 20);
     assert_eq!(server.connections(), 1);
 }
 

@@ -1,6 +1,7 @@
 //! Connections to an origin that cannot be reached.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,16 +14,22 @@ use tower_web_push::deliver::{HttpClient, ResolveError, ResolveErrorKind, Resolv
 use tower_web_push::push_request::PushBody;
 
 use super::raw::{Server, settle};
+use super::world::{fixed, local, url};
+use crate::support::push_server::HTTP1;
 
-/// A dial begins with a lookup. Each takes a moment and fails.
+/// A dial begins with a lookup. Each takes a moment and fails, unless the origin is up.
 #[derive(Debug, Default)]
 struct Lookups {
+    is_up: AtomicBool,
     times: Mutex<Vec<(Instant, Option<Instant>)>>,
 }
 
 #[async_trait]
 impl Resolver for Lookups {
     async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        if self.is_up.load(SeqCst) {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into()]);
+        }
         self.times.lock().unwrap().push((Instant::now(), None));
         sleep(Duration::from_millis(20)).await;
         let ended = Some(Instant::now());
@@ -43,14 +50,44 @@ async fn five_hundred_requests_to_an_origin_that_is_down_dial_one_at_a_time_and_
     let lookups = Arc::new(Lookups::default());
     let client = HttpClient::builder().resolver(Arc::clone(&lookups) as _);
     let client = client.build().unwrap();
+    dials_rarely(&client, "https://fcm.googleapis.com/p", &lookups, 0).await;
+}
+
+#[tokio::test]
+async fn five_hundred_requests_to_an_http1_server_that_is_down_dial_one_at_a_time_too() {
+    let lookups = Arc::new(Lookups::default());
+    lookups.is_up.store(true, SeqCst);
+    let (server, _) = fixed(HTTP1, 201, &[]).await;
+    let client = local().extra_root_ca_pem(server.ca_pem.as_str());
+    let client = client.resolver(Arc::clone(&lookups) as _).build().unwrap();
+    let endpoint = url(&server, "/p");
+    let answer = post(&client, &endpoint).await;
+    assert_eq!(answer, Some(StatusCode::CREATED));
+    drop(server);
+    settle().await;
+    lookups.is_up.store(false, SeqCst);
+    tokio::time::pause();
+    // Side by side they are one failure.
+    let mut first = JoinSet::new();
+    for _ in 0..20 {
+        let (client, endpoint) = (client.clone(), endpoint.clone());
+        first.spawn(async move { post(&client, &endpoint).await });
+    }
+    assert_eq!(first.join_all().await, [None; 20]);
+    assert_eq!(lookups.times.lock().unwrap().drain(..19).count(), 19);
+    dials_rarely(&client, &endpoint, &lookups, 1).await;
+}
+
+/// Sends many requests for a minute, after this number of dials.
+async fn dials_rarely(client: &HttpClient, endpoint: &str, lookups: &Lookups, dials: usize) {
     let until = Instant::now() + Duration::from_secs(60);
     let mut requests = JoinSet::new();
     for _ in 0..500 {
-        let client = client.clone();
+        let (client, endpoint) = (client.clone(), endpoint.to_owned());
         requests.spawn(async move {
-            let mut failed = 0;
+            let mut failed = dials;
             while Instant::now() < until {
-                assert_eq!(post(&client, "https://fcm.googleapis.com/p").await, None);
+                assert_eq!(post(&client, &endpoint).await, None);
                 failed += 1;
             }
             failed

@@ -162,6 +162,8 @@ async fn a_connection_with_a_request_under_way_is_pinged() {
     server.until(|seen| seen.requests == 1).await;
     pass(Duration::from_secs(45)).await;
     server.until(|seen| seen.pings >= 2).await;
+    // After 4 s, 8 s, 16 s: servers count pings without responses.
+    assert_eq!(server.now().pings, 3);
     assert_eq!(server.now().connections, 1);
     assert!(!waiting.is_finished());
     waiting.abort();

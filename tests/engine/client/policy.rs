@@ -29,7 +29,8 @@ async fn plain_http_reaches_loopback_under_the_local_policy_only() {
 async fn a_public_name_with_a_private_address_is_refused_before_the_dial() {
     let (server, _) = fixed(BOTH, 201, &[]).await;
     let host = format!("push.example.com:{}", server.port());
-    let policy = EndpointPolicy::hosts([&host]).unwrap();
+    let policy = EndpointPolicy::hosts([format!("public:{}", server.port())]).unwrap();
+    let named = EndpointPolicy::hosts([&host]).unwrap();
     for addrs in [
         &["127.0.0.1"][..],
         &["::ffff:127.0.0.1"],
@@ -48,6 +49,16 @@ async fn a_public_name_with_a_private_address_is_refused_before_the_dial() {
         assert_eq!(error.outcome(), Outcome::Refused, "{addrs:?}");
         assert_eq!(error.reason(), Some("endpoint_not_allowed"));
         assert_eq!(asked.asked.load(Ordering::SeqCst), 1);
+        // Of a host that the policy names, the resolver of this process is at fault, and the message is sent later.
+        let client = HttpClient::builder()
+            .resolver(asked)
+            .extra_root_ca_pem(server.ca_pem.as_str());
+        let deliver = over(client, named.clone());
+        let error = send(&deliver, &format!("https://{host}/p"))
+            .await
+            .unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Transient, "{addrs:?}");
+        assert_eq!(error.reason(), Some("local"));
     }
     assert_eq!(server.connections(), 0);
 }
@@ -65,6 +76,13 @@ async fn a_name_that_does_not_exist_is_reported_while_the_resolver_finds_others(
     );
     let found = send(&deliver, "https://a.example.com/p").await.unwrap_err();
     assert_eq!(found.outcome(), Outcome::Refused);
+    let error = send(&deliver, unknown).await.unwrap_err();
+    assert!(!error.is_host_not_found(), "a refused address is no find");
+    let client = HttpClient::builder().resolver(Arc::new(OneName("a.example.com")));
+    let deliver = over(client, EndpointPolicy::insecure_allow_local());
+    // Nothing listens there.
+    let found = send(&deliver, "https://a.example.com/p").await.unwrap_err();
+    assert_eq!(found.outcome(), Outcome::Transient);
     // The second one waits for the first one's dial.
     let (first, second) = tokio::join!(send(&deliver, unknown), send(&deliver, unknown));
     for error in [first.unwrap_err(), second.unwrap_err()] {

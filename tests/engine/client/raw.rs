@@ -30,7 +30,7 @@ pub(super) enum Event {
 }
 
 pub(super) struct Server {
-    port: u16,
+    pub(super) port: u16,
     pub(super) client: HttpClient,
     connections: UnboundedReceiver<Peer>,
     opened: Arc<AtomicUsize>,
@@ -103,9 +103,14 @@ impl Server {
 
     /// The next connection, after the server's SETTINGS. `None` as the number of streams leaves it out.
     pub(super) async fn accept(&mut self, streams: Option<u32>) -> Peer {
-        let mut peer = self.connections.recv().await.unwrap();
+        let mut peer = self.accept_silently().await;
         peer.settings(streams).await;
         peer
+    }
+
+    /// The next connection, before the server's SETTINGS.
+    pub(super) async fn accept_silently(&mut self) -> Peer {
+        self.connections.recv().await.unwrap()
     }
 
     /// Sends a message. Its body tells it from others.
@@ -164,8 +169,9 @@ async fn read(
                     let body = bodies.entry(stream).or_default();
                     body.extend(&payload);
                     if head[4] & END != 0 {
-                        let body = String::from_utf8(bodies.remove(&stream).unwrap());
-                        let _ = seen.send(Event::Request(stream, body.unwrap()));
+                        let body = bodies.remove(&stream).unwrap();
+                        let body = String::from_utf8_lossy(&body).into_owned();
+                        let _ = seen.send(Event::Request(stream, body));
                     }
                 }
                 3 => {

@@ -2,14 +2,21 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use tokio::task::JoinSet;
-use tower_web_push::deliver::HttpError;
+use tokio::time::Instant;
+use tower::ServiceExt as _;
+use tower_web_push::clock::{Clock, Timestamp};
+use tower_web_push::deliver::{Deliver, EndpointPolicy, HttpError, Outcome};
+use tower_web_push::subscription::Origin;
+use tower_web_push::vapid::Contact;
 
 use super::pings::pass;
 use super::raw::{Event, Peer, Server, settle};
+use super::world::push;
 
 const REFUSED_STREAM: u32 = 7;
 const CANCEL: u32 = 8;
@@ -436,13 +443,144 @@ async fn a_connection_that_does_not_respond_to_a_ping_is_given_up() {
     let mut peer = used(&mut server, Some(100)).await;
     let waiting = tokio::spawn(server.post(0));
     let _ = peer.request().await;
-    pass(Duration::from_secs(29)).await;
+    pass(Duration::from_secs(7)).await;
     assert_eq!(peer.rest(), []);
-    pass(Duration::from_secs(3)).await;
+    pass(Duration::from_secs(2)).await;
     let error = waiting.await.unwrap().unwrap_err();
     let text = error.source().unwrap().to_string();
     assert!(text.contains("ping"), "{text}");
     assert!(server.post_is_answered().await);
+}
+
+/// A network may have forgotten it meanwhile.
+#[tokio::test]
+async fn a_connection_that_was_idle_for_long_has_one_stream_until_it_responds() {
+    let mut server = Server::start().await;
+    let mut peer = used(&mut server, Some(100)).await;
+    let mut requests = Requests::new();
+    pass(Duration::from_secs(20)).await;
+    post(&mut requests, &server, 0..8);
+    let (stream, _) = peer.request().await;
+    settle().await;
+    assert_eq!((peer.most(), server.opened()), ((1, 2), 1));
+    peer.answer(stream).await;
+    for (stream, _) in peer.requests(7).await {
+        peer.answer(stream).await;
+    }
+    assert!(requests.join_all().await.iter().all(Result::is_ok));
+    // A shorter time is no reason.
+    let mut requests = Requests::new();
+    pass(Duration::from_secs(18)).await;
+    post(&mut requests, &server, 0..8);
+    for (stream, _) in peer.requests(8).await {
+        peer.answer(stream).await;
+    }
+    assert!(requests.join_all().await.iter().all(Result::is_ok));
+    assert_eq!(server.opened(), 1);
+}
+
+/// Its SETTINGS do not come, or allow no stream.
+#[tokio::test]
+async fn a_new_connection_that_stays_silent_blocks_its_origin_for_three_seconds() {
+    for streams in [None, Some(0)] {
+        let mut server = Server::start().await;
+        let mut requests = Requests::new();
+        post(&mut requests, &server, 0..1);
+        let mut silent = server.accept_silently().await;
+        // It has been sent before the SETTINGS could be here.
+        let _ = silent.request().await;
+        if let Some(streams) = streams {
+            silent.settings(Some(streams)).await;
+        }
+        let mut requests = Requests::new();
+        post(&mut requests, &server, 1..3);
+        pass(Duration::from_secs(2)).await;
+        assert_eq!((silent.most().0, server.opened()), (1, 1));
+        pass(Duration::from_secs(2)).await;
+        let mut second = server.accept(Some(100)).await;
+        for (stream, _) in second.requests(2).await {
+            second.answer(stream).await;
+        }
+        assert!(requests.join_all().await.iter().all(Result::is_ok));
+        assert_eq!(server.opened(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_died_while_it_was_idle_takes_one_request_along() {
+    let mut server = Server::start().await;
+    let mut peer = used(&mut server, Some(100)).await;
+    pass(Duration::from_secs(61)).await;
+    let lost = tokio::spawn(server.post(0));
+    let _ = peer.request().await;
+    let mut requests = Requests::new();
+    post(&mut requests, &server, 1..8);
+    pass(Duration::from_secs(2)).await;
+    assert_eq!((peer.most().0, server.opened()), (1, 1));
+    pass(Duration::from_secs(2)).await;
+    let mut second = server.accept(Some(100)).await;
+    for (stream, _) in second.requests(7).await {
+        second.answer(stream).await;
+    }
+    assert!(requests.join_all().await.iter().all(Result::is_ok));
+    pass(Duration::from_secs(5)).await;
+    let error = lost.await.unwrap().unwrap_err();
+    let text = error.source().unwrap().to_string();
+    assert!(text.contains("ping"), "{text}");
+    assert_eq!(server.opened(), 2);
+}
+
+/// Wall time that advances with tokio's.
+#[derive(Debug)]
+struct Simulated(Instant);
+
+impl Clock for Simulated {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_secs(1_800_000_000) + self.0.elapsed()
+    }
+}
+
+/// All on it fail together, which is one failure.
+#[tokio::test]
+async fn a_connection_that_dies_under_eight_messages_closes_no_gate() {
+    let mut server = Server::start().await;
+    let contact = Contact::parse("mailto:push@example.com").unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(Simulated(Instant::now()));
+    let deliver = Deliver::new(server.client.clone(), contact)
+        .with_policy(EndpointPolicy::insecure_allow_local())
+        .with_clock(Arc::clone(&clock));
+    let origin = format!("https://localhost:{}", server.port);
+    let endpoint = format!("{origin}/p");
+    let send = || {
+        let push = push(&endpoint);
+        let accepted_with = push.key().id();
+        let push = push.with_history(Some(accepted_with), None);
+        tokio::spawn(deliver.clone().oneshot(push))
+    };
+    let first = send();
+    let mut peer = server.accept(Some(100)).await;
+    let (stream, _) = peer.request().await;
+    peer.answer(stream).await;
+    let accepted = first.await.unwrap();
+    assert!(accepted.is_ok(), "{accepted:?}");
+    pass(Duration::from_secs(15)).await;
+    let lost: Vec<_> = (0..8).map(|_| send()).collect();
+    peer.requests(8).await;
+    pass(Duration::from_secs(9)).await;
+    for lost in lost {
+        let error = lost.await.unwrap().unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Transient);
+    }
+    let gate = deliver.gates().gate(&Origin::parse(&origin).unwrap());
+    assert_eq!(gate.closed_at(clock.now()), None);
+    let again: Vec<_> = (0..8).map(|_| send()).collect();
+    let mut second = server.accept(Some(100)).await;
+    for (stream, _) in second.requests(8).await {
+        second.answer(stream).await;
+    }
+    for again in again {
+        assert!(again.await.unwrap().is_ok());
+    }
 }
 
 /// Each stream that this side resets may get a frame that was on its way. If there are many, h2 ends the connection, and the
@@ -475,7 +613,7 @@ async fn responses_with_bodies_that_come_later_leave_the_connection_as_it_is() {
     assert_eq!(server.opened(), 1);
 }
 
-/// The limit on the time of a request is shorter than the time before a ping.
+/// The limit on the time of a request may be shorter than the time before a ping.
 #[tokio::test]
 async fn requests_that_are_given_up_one_after_the_other_do_not_put_off_the_ping() {
     let mut server = Server::start().await;
@@ -486,11 +624,11 @@ async fn requests_that_are_given_up_one_after_the_other_do_not_put_off_the_ping(
             assert!(matches!(peer.next().await, Event::Reset(_, CANCEL)));
         }
         let _ = peer.request().await;
-        pass(Duration::from_secs(11)).await;
+        pass(Duration::from_secs(3)).await;
         given_up.abort();
         let _ = given_up.await;
     }
-    // Nothing arrived for 33 s.
+    // Nothing arrived for 9 s.
     let next = tokio::spawn(server.post(3));
     settle().await;
     assert_eq!(server.opened(), 2);
@@ -537,7 +675,8 @@ async fn a_second_connection_without_a_place_does_not_delay_the_next_first_one()
     let mut requests = Requests::new();
     post(&mut requests, &server, 0..2);
     let (stream, _) = peer.request().await;
-    pass(Duration::from_secs(15)).await;
+    // The server does not respond to pings, so it has less than 8 s.
+    pass(Duration::from_secs(7)).await;
     assert_eq!(server.opened(), 1);
     tokio::time::pause();
     peer.go_away(stream, 0).await;

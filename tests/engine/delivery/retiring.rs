@@ -404,7 +404,7 @@ async fn a_push_service_that_answers_400_to_all_retires_none() {
     assert_eq!(retired(&world).await, 0);
 }
 
-/// A resolver with one address that is refused and one error for all other names. It counts the lookups.
+/// A resolver with one address, where nothing listens, and one error for all other names. It counts the lookups.
 #[derive(Clone, Debug)]
 struct Says {
     kind: ResolveErrorKind,
@@ -433,12 +433,13 @@ async fn lookups_in_two_minutes(rows: usize, kind: ResolveErrorKind) -> usize {
         .store(Arc::clone(&world.store))
         .clock(world.clock.clone())
         .resolver(resolver.clone())
+        .endpoint_policy(EndpointPolicy::insecure_allow_local())
         .build()
         .await
         .unwrap();
     let found = subscriber_at(&world, "https://found.push.apple.com").await;
-    let refused = push.deliver(&found.subscription, Message::new("x")).await;
-    assert_eq!(refused.unwrap_err().outcome(), Outcome::Refused);
+    let failed = push.deliver(&found.subscription, Message::new("x")).await;
+    assert_eq!(failed.unwrap_err().outcome(), Outcome::Transient);
     for number in 0..rows {
         subscriber_at(&world, &format!("https://x{number}.push.apple.com")).await;
     }

@@ -1,11 +1,14 @@
 //! Retries: which, when, and how long.
 
 use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use tower::{ServiceExt as _, service_fn};
+use tower_web_push::deliver::{ResolveError, Resolver};
 use tower_web_push::message::Topic;
 
 use super::world::*;
@@ -28,6 +31,46 @@ async fn a_transient_failure_is_tried_again_and_the_ttl_shrinks() {
     );
     assert_eq!(browser.messages()[0].ttl(), Ttl::from_secs(200));
     assert_eq!(world.record(&record).await.failure_streak, 0);
+}
+
+/// As a captive portal, or a resolver that blocks names.
+#[derive(Clone, Debug, Default)]
+struct Sinkhole(Arc<AtomicUsize>);
+
+#[async_trait]
+impl Resolver for Sinkhole {
+    async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        self.0.fetch_add(1, Relaxed);
+        Ok(vec![Ipv4Addr::new(10, 0, 0, 1).into()])
+    }
+}
+
+/// Paused: after a failed dial the next one waits.
+#[tokio::test(start_paused = true)]
+async fn a_message_outlives_wrong_addresses_of_a_push_service() {
+    let world = World::at(FCM).await;
+    let (browser, record) = world.subscriber().await;
+    let resolver = Sinkhole::default();
+    let builder = WebPush::builder("mailto:ops@example.com")
+        .store(Arc::clone(&world.store))
+        .clock(world.clock.clone())
+        .resolver(resolver.clone());
+    let push = builder.build().await.unwrap();
+    let queued = push.enqueue(Audience::All, Message::new("x")).await;
+    let queued = queued.unwrap().broadcast;
+    for lookups in 1..=12 {
+        while !push.tick().await.unwrap().is_idle() {}
+        assert_eq!(resolver.0.load(Relaxed), lookups);
+        world.clock.advance(Duration::from_secs(4));
+    }
+    assert_eq!(
+        world.status(queued).await.counts,
+        counts(|counts| counts.pending = 1)
+    );
+    assert_eq!(world.record(&record).await.failure_streak, 0);
+    // The resolver of another process works.
+    world.settle().await;
+    assert_eq!(browser.messages().len(), 1);
 }
 
 #[tokio::test]
