@@ -96,7 +96,7 @@ async fn the_last_schedule_removes_the_subscription_unless_it_has_a_user_or_tags
     let tag = Tag::parse("news").unwrap();
     let world = World::with_api(|s| s.public_tags([tag])).await;
     let daily = |notify_type: &str| json!({"notifyTime": {"utcHour": 8, "minute": 0}, "notifyType": notify_type});
-    let end = |json: &serde_json::Value, notify_type: &str| json!({"endpoint": json["endpoint"], "notifyType": notify_type});
+    let end = |json: &Value, notify_type: &str| json!({"endpoint": json["endpoint"], "notifyType": notify_type});
 
     let (_, plain) = world.browser();
     world
