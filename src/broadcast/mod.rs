@@ -4,6 +4,7 @@ mod audience;
 mod json;
 mod outbox;
 mod status;
+mod trace_parent;
 
 pub use audience::{Audience, Principal, Tag, TagError};
 #[cfg(feature = "api")]
@@ -12,6 +13,7 @@ pub use outbox::{OutboxDialect, OutboxStatement};
 pub use status::{
     BroadcastId, BroadcastIdError, BroadcastState, BroadcastStatus, Counts, FinalOutcome,
 };
+pub use trace_parent::{TraceParent, TraceParentError};
 
 use std::num::NonZeroU32;
 
@@ -45,6 +47,7 @@ pub struct Broadcast {
     pub(crate) send_at: Option<Timestamp>,
     pub(crate) pace: Option<NonZeroU32>,
     pub(crate) idempotency_key: Option<String>,
+    pub(crate) trace_parent: Option<TraceParent>,
     /// The fingerprint of a repetition, if that is not of the broadcast's own content.
     pub(crate) fingerprint: Option<[u8; 32]>,
     /// Whether its status is not needed.
@@ -63,6 +66,7 @@ impl Broadcast {
             send_at: None,
             pace: None,
             idempotency_key: None,
+            trace_parent: None,
             fingerprint: None,
             forget_when_over: false,
         }
@@ -94,6 +98,13 @@ impl Broadcast {
     /// [`Notification`](crate::Notification) draws is not compared. A key is 1 to 255 visible ASCII characters.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// Sets the span that it comes from. It is stored with the broadcast, changes nothing else and is no part of what a
+    /// repetition has in common.
+    pub const fn trace_parent(mut self, parent: TraceParent) -> Self {
+        self.trace_parent = Some(parent);
         self
     }
 
@@ -130,6 +141,8 @@ mod tests {
         let first = broadcast();
         assert_ne!(first.message, broadcast().message, "two random tags");
         assert_eq!(first.fingerprint(), broadcast().fingerprint());
+        let traced = broadcast().trace_parent(TraceParent::new([1; 16], [1; 8], true).unwrap());
+        assert_eq!(first.fingerprint(), traced.fingerprint());
         let later = Timestamp::from_secs(1);
         let urgent = Message::from(Notification::new("Shipped")).with_urgency(Urgency::High);
         for other in [

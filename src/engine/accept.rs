@@ -68,6 +68,7 @@ impl Engine {
 
     /// The same without its recipients, whose number is exact once all of them are written.
     pub(super) fn unresolved(&self, broadcast: Broadcast, now: Timestamp) -> NewBroadcast {
+        let trace_parent = broadcast.trace_parent;
         let key = broadcast.idempotency_key.as_deref();
         let idempotency = key.map(|key| Idempotency::new(key, broadcast.fingerprint()));
         let send_at = broadcast.send_at.filter(|at| *at > now);
@@ -81,6 +82,7 @@ impl Engine {
         new.send_at = send_at;
         new.pace = broadcast.pace;
         new.idempotency = idempotency;
+        new.trace_parent = trace_parent;
         new.forget_when_over = broadcast.forget_when_over;
         new
     }
