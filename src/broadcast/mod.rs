@@ -1,6 +1,8 @@
 //! A message to an audience, its state and its counts.
 
 mod audience;
+#[cfg(feature = "opentelemetry")]
+mod current_span;
 mod json;
 mod outbox;
 mod status;
@@ -101,11 +103,22 @@ impl Broadcast {
         self
     }
 
-    /// Sets the span that it comes from. It is stored with the broadcast, changes nothing else and is no part of what a
-    /// repetition has in common.
+    /// Sets the span that it comes from. The spans of its pages, claims and attempts link to it (features `tracing` and
+    /// `opentelemetry`); it is stored with the broadcast, changes nothing else and is no part of what a repetition has in common.
+    ///
+    /// Without this it is the current OpenTelemetry span, if the feature `opentelemetry` is on and there is one.
     pub const fn trace_parent(mut self, parent: TraceParent) -> Self {
         self.trace_parent = Some(parent);
         self
+    }
+
+    /// The span that it comes from: what was [given](Self::trace_parent), else the current one.
+    pub(crate) fn trace_parent_or_current(&self) -> Option<TraceParent> {
+        #[cfg(feature = "opentelemetry")]
+        let current = TraceParent::current;
+        #[cfg(not(feature = "opentelemetry"))]
+        let current = || None;
+        self.trace_parent.or_else(current)
     }
 
     /// Whether a text can be an idempotency key.

@@ -111,7 +111,7 @@ impl Broadcast {
         if let Some(key) = &self.idempotency_key {
             opts.insert("idempotencyKey".to_owned(), json!(key));
         }
-        if let Some(parent) = self.trace_parent {
+        if let Some(parent) = self.trace_parent_or_current() {
             opts.insert("traceparent".to_owned(), json!(parent.to_string()));
         }
         OutboxStatement {
