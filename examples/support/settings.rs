@@ -30,6 +30,7 @@ use super::proxy_addresses::{Block, ProxyAddresses};
 use super::request_rules::RequestRules;
 use super::secret_setting::secret;
 use super::service_manager;
+use super::spans::Collector;
 use super::store::StoreUrl;
 
 /// The settings, parsed and checked.
@@ -72,6 +73,8 @@ pub(crate) struct Settings {
     pub(crate) log: EnvFilter,
     /// Whether log lines are JSON.
     pub(crate) json_log: bool,
+    /// Where spans go to.
+    pub(crate) collector: Option<Collector>,
     /// The user to erase instead of serving.
     pub(crate) forget: Option<Principal>,
 }
@@ -182,6 +185,14 @@ impl Settings {
             principal_tokens.is_some(),
             &bind,
         )?;
+        let collector = collector(
+            flags.otel_exporter_otlp_endpoint,
+            secret(
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                flags.otel_exporter_otlp_headers,
+                flags.otel_exporter_otlp_headers_file,
+            )?,
+        )?;
         let endpoint_policy = setting("ENDPOINT_POLICY", &flags.endpoint_policy, |text| {
             text.parse::<EndpointPolicy>().map_err(with_causes)
         })?;
@@ -267,6 +278,7 @@ impl Settings {
                 "json" => Ok(true),
                 _ => Err("neither text nor json".to_owned()),
             })?,
+            collector,
             forget: None,
         })
     }
@@ -282,6 +294,20 @@ fn store(url: Option<String>, file: Option<String>) -> Result<StoreUrl, Settings
     let url = secret("STORE_URL", url, file).map_err(SettingsError)?;
     let url = url.as_deref().unwrap_or("sqlite://web-push.db");
     setting("STORE_URL", url, StoreUrl::parse)
+}
+
+fn collector(
+    endpoint: Option<String>,
+    headers: Option<String>,
+) -> Result<Option<Collector>, SettingsError> {
+    let collector = optional("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint, Collector::parse)?;
+    match (collector, headers) {
+        (Some(collector), Some(headers)) => {
+            let name = "OTEL_EXPORTER_OTLP_HEADERS";
+            setting(name, &headers, |text| collector.with_headers(text)).map(Some)
+        }
+        (collector, _) => Ok(collector),
+    }
 }
 
 /// Needs the store only: other settings may be missing or wrong.

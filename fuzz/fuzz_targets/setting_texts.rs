@@ -1,11 +1,11 @@
-//! Texts that an operator or an application writes: contacts, endpoint policies, key-encryption keys, stored VAPID keys
-//! and moments.
+//! Texts that an operator or an application writes: contacts, endpoint policies, key-encryption keys, stored VAPID keys,
+//! moments and trace parents.
 //!
 //! The first octet chooses which of them.
 //!
 //! Invariants: nothing panics; what parses prints as text that parses to the same; no error repeats the text; a second
-//! implementation, written here, agrees: what a policy admits, which octets are a key, which moment a text is; a sealed
-//! key opens only as it was sealed.
+//! implementation, written here, agrees: what a policy admits, which octets are a key, which moment a text is, which span a
+//! trace parent names; a sealed key opens only as it was sealed.
 #![no_main]
 
 use std::fmt::{Debug, Display};
@@ -14,6 +14,7 @@ use std::sync::LazyLock;
 
 use base64ct::{Base64, Base64Unpadded, Base64Url, Base64UrlUnpadded, Encoding as _};
 use libfuzzer_sys::fuzz_target;
+use tower_web_push::broadcast::TraceParent;
 use tower_web_push::clock::Timestamp;
 use tower_web_push::deliver::{EndpointPolicy, PushService};
 use tower_web_push::fuzzing;
@@ -22,17 +23,21 @@ use tower_web_push::vapid::{
     Contact, KeyEncryptionKeys, SealedVapidKey, VapidErrorKind, VapidKey, VapidPublicKey,
 };
 
+/// The first octets from here on are for trace parents, which came last: the others keep their meaning for the corpus.
+const TRACE_PARENTS: u8 = 0xf0;
+
 fuzz_target!(|input: &[u8]| {
     let Some((choice, input)) = input.split_first() else {
         return;
     };
-    if choice % 5 == 3 {
+    if choice % 5 == 3 && *choice < TRACE_PARENTS {
         return sealed_key(input);
     }
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };
     match choice % 5 {
+        _ if *choice >= TRACE_PARENTS => trace_parent(text),
         0 => contact(text),
         1 => policy(text),
         2 => key_encryption_keys(text),
@@ -401,4 +406,41 @@ fn rfc3339(text: &str) -> Option<i64> {
     let days = years * 365 + leap_days + (153 * months + 2) / 5 + day - 1 - 719_468;
     let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second.min(59) - offset;
     Some(seconds * 1_000 + millis)
+}
+
+/// W3C Trace Context section 3.2, with positions instead of parts.
+fn trace_parent(text: &str) {
+    let octets = text.as_bytes();
+    let is_hex = |from: usize, to: usize| {
+        let part = octets.get(from..to);
+        part.is_some_and(|part| part.iter().all(|octet| b"0123456789abcdef".contains(octet)))
+    };
+    let is_zero = |from: usize, to: usize| octets[from..to].iter().all(|octet| *octet == b'0');
+    let is_dash = |at: usize| octets.get(at) == Some(&b'-');
+    let has_form = is_hex(0, 2)
+        && is_dash(2)
+        && is_hex(3, 35)
+        && is_dash(35)
+        && is_hex(36, 52)
+        && is_dash(52)
+        && is_hex(53, 55);
+    let is_valid = has_form
+        && !is_zero(3, 35)
+        && !is_zero(36, 52)
+        && !text.starts_with("ff")
+        && (text.len() == 55 || !text.starts_with("00") && is_dash(55));
+    match TraceParent::parse(text) {
+        Ok(parent) => {
+            assert!(is_valid);
+            let printed = parent.to_string();
+            assert_eq!(TraceParent::parse(&printed).expect("our own text"), parent);
+            assert_eq!(printed[3..52], text[3..52]);
+            let is_sampled = u8::from_str_radix(&text[53..55], 16).expect("hex") & 1 == 1;
+            assert_eq!(parent.is_sampled(), is_sampled);
+        }
+        Err(error) => {
+            assert!(!is_valid);
+            repeats_nothing(error, text);
+        }
+    }
 }

@@ -133,6 +133,7 @@ mod reply;
 mod request_id;
 mod routes;
 mod settings;
+mod trace_context;
 mod wrong_passwords;
 
 pub use authorizer::{AdminAction, Authorizer, Denied};

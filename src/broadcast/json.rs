@@ -7,7 +7,7 @@ use serde::Deserialize as _;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{Audience, Broadcast, BroadcastId};
+use super::{Audience, Broadcast, BroadcastId, TraceParent};
 use crate::clock::Timestamp;
 use crate::json::whole_number;
 use crate::message::{Message, MessageError, MessageErrorKind, Notification, Topic, Ttl, Urgency};
@@ -26,7 +26,14 @@ const REQUEST: [&str; 7] = [
 #[cfg(feature = "api")]
 const MAX_NAME: usize = 32;
 /// The keys of an outbox's options.
-const OPTIONS: [&str; 5] = ["sendAt", "pace", "idempotencyKey", "id", "notify"];
+const OPTIONS: [&str; 6] = [
+    "sendAt",
+    "pace",
+    "idempotencyKey",
+    "id",
+    "notify",
+    "traceparent",
+];
 
 type Members = Map<String, Value>;
 
@@ -199,6 +206,9 @@ impl Broadcast {
         if member(&opts, "notify").is_some_and(|notify| !notify.is_boolean()) {
             return Err(Refusal::member("notify", "true or false"));
         }
+        // A trace that is lost loses no message.
+        let parent = member(&opts, "traceparent").and_then(Value::as_str);
+        broadcast.trace_parent = parent.and_then(|text| TraceParent::parse(text).ok());
         let id = member(&opts, "id").map(|id| id.as_str().and_then(|id| id.parse().ok()));
         let id = id.map(|id| id.ok_or(Refusal::InvalidId)).transpose()?;
         Ok((broadcast, id))

@@ -16,6 +16,7 @@ fn an_entry_of_an_outbox_is_a_broadcast() {
         "idempotencyKey": "order-7",
         "id": "67e55044-10b1-426f-9247-bb680e5fe0c8",
         "notify": true,
+        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     });
     let message =
         r#"{"payload": {"b": 1, "a": [2]}, "ttl": 60, "urgency": "high", "topic": "orders"}"#;
@@ -30,6 +31,8 @@ fn an_entry_of_an_outbox_is_a_broadcast() {
     assert_eq!(broadcast.send_at, Some(Timestamp::from_secs(1_893_456_000)));
     assert_eq!(broadcast.pace.map(NonZeroU32::get), Some(5));
     assert_eq!(broadcast.idempotency_key.as_deref(), Some("order-7"));
+    let parent = opts["traceparent"].as_str().unwrap().parse().unwrap();
+    assert_eq!(broadcast.trace_parent, Some(parent));
     let expected = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap();
     assert_eq!(id, Some(expected));
     // Null counts as absent.
@@ -39,6 +42,23 @@ fn an_entry_of_an_outbox_is_a_broadcast() {
         assert_eq!(broadcast.audience, Audience::All);
         assert_eq!((broadcast.send_at, broadcast.pace, id), (None, None, None));
         assert_eq!(broadcast.idempotency_key, None);
+    }
+}
+
+#[test]
+fn a_wrong_trace_parent_is_ignored() {
+    for wrong in [
+        json!(null),
+        json!(7),
+        json!({}),
+        json!(""),
+        json!("00-00000000000000000000000000000000-00f067aa0ba902b7-01"),
+        json!("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+    ] {
+        let opts = json!({"traceparent": wrong, "pace": {"perSecond": 5}}).to_string();
+        let broadcast = read("\"all\"", TITLE, &opts).unwrap();
+        assert_eq!(broadcast.trace_parent, None, "{opts}");
+        assert!(broadcast.pace.is_some());
     }
 }
 

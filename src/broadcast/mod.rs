@@ -1,9 +1,12 @@
 //! A message to an audience, its state and its counts.
 
 mod audience;
+#[cfg(feature = "opentelemetry")]
+mod current_span;
 mod json;
 mod outbox;
 mod status;
+mod trace_parent;
 
 pub use audience::{Audience, Principal, Tag, TagError};
 #[cfg(feature = "api")]
@@ -14,6 +17,7 @@ pub use outbox::{OutboxDialect, OutboxStatement};
 pub use status::{
     BroadcastId, BroadcastIdError, BroadcastState, BroadcastStatus, Counts, FinalOutcome,
 };
+pub use trace_parent::{TraceParent, TraceParentError};
 
 use std::num::NonZeroU32;
 
@@ -47,6 +51,7 @@ pub struct Broadcast {
     pub(crate) send_at: Option<Timestamp>,
     pub(crate) pace: Option<NonZeroU32>,
     pub(crate) idempotency_key: Option<String>,
+    pub(crate) trace_parent: Option<TraceParent>,
     /// The fingerprint of a repetition, if that is not of the broadcast's own content.
     pub(crate) fingerprint: Option<[u8; 32]>,
     /// Whether its status is not needed.
@@ -65,6 +70,7 @@ impl Broadcast {
             send_at: None,
             pace: None,
             idempotency_key: None,
+            trace_parent: None,
             fingerprint: None,
             forget_when_over: false,
         }
@@ -97,6 +103,24 @@ impl Broadcast {
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());
         self
+    }
+
+    /// Sets the span that it comes from. The spans of its pages, claims and attempts link to it (features `tracing` and
+    /// `opentelemetry`); it is stored with the broadcast, changes nothing else and is no part of what a repetition has in common.
+    ///
+    /// Without this it is the current OpenTelemetry span, if the feature `opentelemetry` is on and there is one.
+    pub const fn trace_parent(mut self, parent: TraceParent) -> Self {
+        self.trace_parent = Some(parent);
+        self
+    }
+
+    /// The span that it comes from: what was [given](Self::trace_parent), else the current one.
+    pub(crate) fn trace_parent_or_current(&self) -> Option<TraceParent> {
+        #[cfg(feature = "opentelemetry")]
+        let current = TraceParent::current;
+        #[cfg(not(feature = "opentelemetry"))]
+        let current = || None;
+        self.trace_parent.or_else(current)
     }
 
     /// Whether a text can be an idempotency key.
@@ -132,6 +156,8 @@ mod tests {
         let first = broadcast();
         assert_ne!(first.message, broadcast().message, "two random tags");
         assert_eq!(first.fingerprint(), broadcast().fingerprint());
+        let traced = broadcast().trace_parent(TraceParent::new([1; 16], [1; 8], true).unwrap());
+        assert_eq!(first.fingerprint(), traced.fingerprint());
         let later = Timestamp::from_secs(1);
         let urgent = Message::from(Notification::new("Shipped")).with_urgency(Urgency::High);
         for other in [

@@ -111,6 +111,9 @@ impl Broadcast {
         if let Some(key) = &self.idempotency_key {
             opts.insert("idempotencyKey".to_owned(), json!(key));
         }
+        if let Some(parent) = self.trace_parent_or_current() {
+            opts.insert("traceparent".to_owned(), json!(parent.to_string()));
+        }
         OutboxStatement {
             id,
             sql: dialect.sql(),
@@ -129,7 +132,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
-    use crate::broadcast::{Audience, Tag};
+    use crate::broadcast::{Audience, Tag, TraceParent};
     use crate::clock::Timestamp;
     use crate::message::{Message, Notification, Padding, Topic, Ttl, Urgency};
 
@@ -145,7 +148,8 @@ mod tests {
             Broadcast::to(Audience::All, full)
                 .at(Timestamp::from_millis(1_900_000_000_123))
                 .pace(NonZeroU32::MIN)
-                .idempotency_key("order-7"),
+                .idempotency_key("order-7")
+                .trace_parent(TraceParent::new([7; 16], [8; 8], true).unwrap()),
             Broadcast::to(Audience::user("al\"ice"), Notification::new("Shipped")),
             Broadcast::to(news, Message::without_payload()),
         ] {
@@ -158,6 +162,7 @@ mod tests {
             assert_eq!(read.send_at, broadcast.send_at);
             assert_eq!(read.pace, broadcast.pace);
             assert_eq!(read.idempotency_key, broadcast.idempotency_key);
+            assert_eq!(read.trace_parent, broadcast.trace_parent);
             // The same request by `enqueue_broadcast` is a repetition.
             assert_eq!(read.fingerprint(), broadcast.fingerprint());
         }

@@ -23,6 +23,20 @@ const CANCEL_STEPS: usize = 20;
 impl Engine {
     /// Accepts a broadcast. Once it returns, the broadcast is as durable as the ledger.
     pub(crate) async fn enqueue(&self, broadcast: Broadcast) -> Result<Queued, SendError> {
+        let span = observe::Span::enqueue(broadcast.trace_parent.as_ref());
+        let accepted = span.around(self.accept(broadcast)).await;
+        match &accepted {
+            Ok(queued) => {
+                span.broadcast(queued.broadcast);
+                span.recipients(queued.recipients);
+                span.outcome(if queued.is_repeat { "repeat" } else { "queued" });
+            }
+            Err(error) => span.failed(error.kind().code()),
+        }
+        accepted
+    }
+
+    async fn accept(&self, broadcast: Broadcast) -> Result<Queued, SendError> {
         let now = self.now();
         check(&broadcast, now)?;
         let new = self.resolve(broadcast, now).await?;
@@ -68,6 +82,7 @@ impl Engine {
 
     /// The same without its recipients, whose number is exact once all of them are written.
     pub(super) fn unresolved(&self, broadcast: Broadcast, now: Timestamp) -> NewBroadcast {
+        let trace_parent = broadcast.trace_parent_or_current();
         let key = broadcast.idempotency_key.as_deref();
         let idempotency = key.map(|key| Idempotency::new(key, broadcast.fingerprint()));
         let send_at = broadcast.send_at.filter(|at| *at > now);
@@ -81,6 +96,7 @@ impl Engine {
         new.send_at = send_at;
         new.pace = broadcast.pace;
         new.idempotency = idempotency;
+        new.trace_parent = trace_parent;
         new.forget_when_over = broadcast.forget_when_over;
         new
     }

@@ -3,7 +3,7 @@
 #[cfg(feature = "api")]
 use super::{Engine, SendError};
 #[cfg(feature = "api")]
-use crate::broadcast::Broadcast;
+use crate::broadcast::{Broadcast, TraceParent};
 use crate::message::Message;
 #[cfg(feature = "api")]
 use crate::subscription::SubscriptionId;
@@ -14,9 +14,14 @@ const TEXT: &str = r#"{"title":"Subscription Successful","message":"Thank you fo
 #[cfg(feature = "api")]
 impl Engine {
     /// Sends a confirmation to a new subscriber.
-    pub(crate) async fn confirm(&self, id: SubscriptionId) -> Result<(), SendError> {
+    pub(crate) async fn confirm(
+        &self,
+        id: SubscriptionId,
+        trace_parent: Option<TraceParent>,
+    ) -> Result<(), SendError> {
         let mut confirmation = Broadcast::to(id, Message::new(TEXT));
         confirmation.forget_when_over = true;
+        confirmation.trace_parent = trace_parent;
         self.enqueue(confirmation).await.map(|_| ())
     }
 }

@@ -13,6 +13,7 @@ use crate::broadcast::{Audience, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::deliver::{Accepted, Begin, DeliveryError, OriginGate};
 use crate::message::Message;
+use crate::observe::Span;
 use crate::push_request::Push;
 use crate::push_service::PushService;
 use crate::store::{Settlement, SubscriptionRecord};
@@ -61,7 +62,11 @@ impl Engine {
                     note(self, &mut report, &mut effects, ended);
                 }
                 let (engine, message) = (self.clone(), message.clone());
-                attempts.spawn(async move { once(&engine, record, message, due_at, false).await });
+                let span = Span::current();
+                attempts.spawn(async move {
+                    let attempt = once(&engine, record, message, due_at, false);
+                    span.around(attempt).await
+                });
             }
             while let Some(ended) = attempts.try_join_next() {
                 note(self, &mut report, &mut effects, ended);
@@ -134,6 +139,7 @@ async fn once(
         record,
         gate: Arc::clone(&gate),
         broadcast: None,
+        trace_parent: None,
         deadline: message.ttl().deadline(due_at),
         due_at,
         number: 1,

@@ -68,12 +68,14 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
             }
             reading += most;
             let engine = engine.clone();
+            let span = observe::Span::page(expansion.id);
+            span.link(&expansion.trace_parent);
             reads.spawn(async move {
-                let page = page(&engine, &expansion, now).await;
-                (expansion, most, page)
+                let page = span.around(page(&engine, &expansion, now)).await;
+                (expansion, most, span, page)
             });
         }
-        let (expansion, most, page) = match reads.join_next().await {
+        let (expansion, most, span, page) = match reads.join_next().await {
             None => break,
             Some(Ok(ended)) => ended,
             Some(Err(error)) => {
@@ -86,6 +88,7 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
         let page = match page {
             Ok(page) => page,
             Err(error) => {
+                span.failed(error.kind().as_str());
                 parked.park(expansion.id, &error, now);
                 match error.kind() {
                     StoreErrorKind::Corrupt => continue,
@@ -104,7 +107,14 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
             let write = engine
                 .ledger
                 .enqueue_page(id, cursor, &page.rows, &page.next, now);
-            (id, write.await.map(|write| (write, page.rows.len())))
+            let write = span.around(write).await;
+            span.recipients(page.rows.len() as u64);
+            match &write {
+                Ok(PageWrite::Stored) => span.outcome("stored"),
+                Ok(PageWrite::Stale) => span.outcome("stale"),
+                Err(error) => span.failed(error.kind().as_str()),
+            }
+            (id, write.map(|write| (write, page.rows.len())))
         });
     }
     let mut written = 0;

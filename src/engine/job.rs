@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::{Attempt, Consequence, Engine, KeyRing};
-use crate::broadcast::{BroadcastId, FinalOutcome};
+use crate::broadcast::{BroadcastId, FinalOutcome, TraceParent};
 use crate::clock::Timestamp;
 use crate::deliver::{Begin, DeliveryError, OriginGate};
 use crate::message::{Message, Topic};
-use crate::observe;
+use crate::observe::{self, Span};
 use crate::push_service::PushService;
 use crate::store::{Settlement, SubscriptionRecord};
 use crate::subscription::EndpointKey;
@@ -27,6 +27,8 @@ pub(crate) struct Job {
     pub(crate) gate: Arc<OriginGate>,
     /// The broadcast of the row, if there is one.
     pub(crate) broadcast: Option<BroadcastId>,
+    /// The span that the broadcast comes from.
+    pub(crate) trace_parent: Option<TraceParent>,
     pub(crate) message: Message,
     /// The later of acceptance and `sendAt`: the TTL counts from here.
     pub(crate) due_at: Timestamp,
@@ -49,7 +51,28 @@ pub(crate) struct Job {
 ///
 /// If it is dropped while a request is under way, the push service may have accepted the message; the row's lease
 /// expires and the message is sent again.
-pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Option<DeliveryError>) {
+pub(crate) async fn attempt(engine: &Engine, job: Job) -> (Consequence, Option<DeliveryError>) {
+    let push_service = PushService::of(job.record.subscription.endpoint());
+    let span = Span::attempt(
+        job.broadcast,
+        push_service,
+        job.gate.origin().as_str(),
+        job.number,
+    );
+    span.link(&job.trace_parent);
+    let (consequence, error) = span.around(drive(engine, job, &span)).await;
+    match (&error, &consequence.settlement) {
+        (Some(error), _) => span.failed(error.outcome().as_str()),
+        (None, Settlement::Finished(outcome) | Settlement::Failed(outcome, _)) => {
+            span.outcome(outcome.as_str());
+        }
+        (None, Settlement::RetryAt(_)) => span.outcome("retried"),
+        (None, Settlement::Deferred(_)) => span.outcome("deferred"),
+    }
+    (consequence, error)
+}
+
+async fn drive(engine: &Engine, mut job: Job, span: &Span) -> (Consequence, Option<DeliveryError>) {
     let now = engine.now();
     let endpoint = job.record.subscription.endpoint();
     if let (Some(broadcast), true) = (job.broadcast, engine.stable_topic) {
@@ -82,8 +105,18 @@ pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Opti
         .with_keys(keys)
         .with_test(job.is_test)
         .drive(&*engine.clock, |push| {
-            let gate = Arc::clone(&job.gate);
-            engine.request(push, gate, begin.clone())
+            let request = engine.request(push, Arc::clone(&job.gate), begin.clone());
+            async {
+                let answer = request.await;
+                let status = match &answer {
+                    Ok(accepted) => Some(accepted.status()),
+                    Err(error) => error.status(),
+                };
+                if let Some(status) = status {
+                    span.status(status);
+                }
+                answer
+            }
         })
         .await;
     let is_closed = error.as_ref().and_then(DeliveryError::closed).is_some();

@@ -11,7 +11,8 @@ use crate::broadcast::{Broadcast, BroadcastId};
 use crate::clock::Timestamp;
 use crate::observe;
 use crate::store::{
-    OutboxEntry, OutboxRefusal, OutboxSettled, OutboxSettlement, StoreError, StoreErrorKind,
+    NewBroadcast, OutboxEntry, OutboxRefusal, OutboxSettled, OutboxSettlement, StoreError,
+    StoreErrorKind,
 };
 
 /// The most entries that are settled in one transaction.
@@ -202,14 +203,26 @@ async fn settlement(
     if let Err(kind) = check(&broadcast, now) {
         return Ok(refuse(kind.code(), format!("{kind}.")));
     }
-    let mut new = match engine.resolve(broadcast.clone(), now).await {
-        Err(error) if error.kind() == StoreErrorKind::Unavailable => return Err(error),
-        // Its expansion finds the same error, and waits for its end.
-        Err(_) => engine.unresolved(broadcast, now),
-        Ok(new) => new,
-    };
+    let span = observe::Span::enqueue(broadcast.trace_parent.as_ref());
+    let mut new = span.around(resolve(engine, broadcast, now)).await?;
     new.id = id.unwrap_or(entry.id);
+    span.broadcast(new.id);
+    span.recipients(new.recipients);
+    span.outcome("resolved");
     Ok(OutboxSettlement::Open(Box::new(new)))
+}
+
+async fn resolve(
+    engine: &Engine,
+    broadcast: Broadcast,
+    now: Timestamp,
+) -> Result<NewBroadcast, StoreError> {
+    match engine.resolve(broadcast.clone(), now).await {
+        Err(error) if error.kind() == StoreErrorKind::Unavailable => Err(error),
+        // Its expansion finds the same error, and waits for its end.
+        Err(_) => Ok(engine.unresolved(broadcast, now)),
+        Ok(new) => Ok(new),
+    }
 }
 
 fn refuse(code: &str, detail: String) -> OutboxSettlement {

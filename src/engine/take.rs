@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::Engine;
 use super::records::{Record, records};
 use crate::clock::Timestamp;
+use crate::observe::Span;
 use crate::store::{ClaimRequest, Claimed, Claims, StoreError, SubscriptionRef};
 
 /// The most calls of one step, as long as they find nothing and leave rows whose time has come.
@@ -32,6 +33,31 @@ pub(super) struct Taken {
 ///
 /// If dropped, claimed rows stay leased until their lease ends.
 pub(super) async fn take(
+    engine: &Engine,
+    request: &ClaimRequest,
+    epoch: u64,
+    now: Timestamp,
+) -> Result<Taken, StoreError> {
+    let span = Span::claim();
+    let taken = span.around(claim(engine, request, epoch, now)).await;
+    match &taken {
+        Ok(Taken {
+            claims, records, ..
+        }) => {
+            let messages = claims.messages.values();
+            span.link(messages.filter_map(|message| message.trace_parent.as_ref()));
+            span.rows(claims.rows.len());
+            match records {
+                Ok(_) => span.outcome("claimed"),
+                Err(error) => span.failed(error.kind().as_str()),
+            }
+        }
+        Err(error) => span.failed(error.kind().as_str()),
+    }
+    taken
+}
+
+async fn claim(
     engine: &Engine,
     request: &ClaimRequest,
     epoch: u64,

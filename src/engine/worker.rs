@@ -480,6 +480,7 @@ impl Worker {
                 record,
                 gate: Arc::clone(&gate),
                 broadcast: Some(row.token.broadcast),
+                trace_parent: message.trace_parent,
                 message: message.message.clone(),
                 due_at: message.due_at,
                 deadline: message.deadline,

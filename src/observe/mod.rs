@@ -1,4 +1,4 @@
-//! Logs and metrics. Without the features `tracing` and `metrics` nothing of them is compiled.
+//! Logs, spans and metrics. Without the features `tracing` and `metrics` nothing of them is compiled.
 
 /// Logs an event (feature `tracing`): `event!(WARN, field = value, "text")`.
 macro_rules! event {
@@ -15,6 +15,7 @@ mod folded;
 #[cfg(all(feature = "tracing", any(feature = "api", feature = "sqlite")))]
 mod logged;
 mod metrics;
+mod span;
 #[cfg(all(test, feature = "metrics"))]
 mod tests;
 
@@ -26,6 +27,7 @@ pub(crate) use folded::{Folded, Told};
 #[cfg(test)]
 #[cfg(all(feature = "tracing", any(feature = "api", feature = "sqlite")))]
 pub(crate) use logged::logged;
+pub(crate) use span::Span;
 
 /// An error and its causes in one line, since log lines do not show `source`. A cause that the error's own message
 /// repeats is left out.

@@ -92,8 +92,7 @@ impl StoreErrorKind {
         Self::Misconfigured,
     ];
 
-    /// The name in metrics.
-    #[cfg(feature = "metrics")]
+    /// The name in metrics and spans.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Unavailable => "unavailable",

@@ -164,6 +164,9 @@ use crate::subscription::Origin;
 ///   broadcast. A lost token adds none, and no other settlement reads or writes samples.
 ///   [`failure_samples`](Self::failure_samples) returns them. They are removed with their broadcast. Those that cannot be
 ///   read are left out.
+/// - **L26** The [trace parent](NewBroadcast::trace_parent) of a broadcast is in its [`Expansion`]s and in the
+///   [messages](super::ClaimedMessage) of claims. Nothing else depends on it: one that cannot be read is missing, and the
+///   message is sent.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).

@@ -5,7 +5,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::FailureCause;
-use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, FinalOutcome, Principal};
+use crate::broadcast::{
+    Audience, BroadcastId, BroadcastStatus, FinalOutcome, Principal, TraceParent,
+};
 use crate::clock::Timestamp;
 use crate::message::Message;
 use crate::subscription::{EndpointKey, Origin};
@@ -33,6 +35,8 @@ pub struct NewBroadcast {
     pub recipients: u64,
     /// The key and fingerprint that identify a repeated request.
     pub idempotency: Option<Idempotency>,
+    /// The span that it comes from (L26).
+    pub trace_parent: Option<TraceParent>,
     /// The first recipients, if the caller has read them already: see [`first_page`](Self::first_page).
     pub page: Option<Page>,
     /// Whether it is removed as soon as it is over, since its status is not needed: a daily notification to one
@@ -53,6 +57,7 @@ impl NewBroadcast {
             pace: None,
             recipients: 0,
             idempotency: None,
+            trace_parent: None,
             page: None,
             forget_when_over: false,
         }
@@ -133,10 +138,12 @@ pub struct Expansion {
     pub cursor: Cursor,
     /// The most recipients that are written per second, if it has a pace.
     pub pace: Option<NonZeroU32>,
+    /// The span that it comes from (L26).
+    pub trace_parent: Option<TraceParent>,
 }
 
 impl Expansion {
-    /// Makes an expansion of a broadcast.
+    /// Makes an expansion of a broadcast without a trace parent.
     #[must_use]
     pub const fn new(
         id: BroadcastId,
@@ -149,6 +156,7 @@ impl Expansion {
             audience: Some(audience),
             cursor,
             pace,
+            trace_parent: None,
         }
     }
 
@@ -160,6 +168,7 @@ impl Expansion {
             audience: None,
             cursor: Cursor::Start,
             pace: None,
+            trace_parent: None,
         }
     }
 }
@@ -345,10 +354,12 @@ pub struct ClaimedMessage {
     pub deadline: Timestamp,
     /// The user whom it is for, if the audience is a user: other users' subscriptions do not get it.
     pub only_for: Option<Principal>,
+    /// The span that its broadcast comes from (L26).
+    pub trace_parent: Option<TraceParent>,
 }
 
 impl ClaimedMessage {
-    /// Makes a message with its times, for anyone.
+    /// Makes a message with its times, for anyone and without a trace parent.
     #[must_use]
     pub const fn new(message: Message, due_at: Timestamp, deadline: Timestamp) -> Self {
         Self {
@@ -356,6 +367,7 @@ impl ClaimedMessage {
             due_at,
             deadline,
             only_for: None,
+            trace_parent: None,
         }
     }
 

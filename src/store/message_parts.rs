@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use super::reason::corrupt;
-use crate::broadcast::{Audience, Principal};
+use crate::broadcast::{Audience, Principal, TraceParent};
 use crate::message::{Message, Topic, Ttl};
 
 /// The stored parts of a message.
@@ -30,6 +30,11 @@ impl MessageParts {
             None => Ok(message),
         }
     }
+}
+
+/// Reads a stored trace parent. A message whose trace is lost is sent all the same.
+pub(super) fn trace_parent(text: Option<&str>) -> Option<TraceParent> {
+    text.and_then(|text| TraceParent::parse(text).ok())
 }
 
 /// The user whom a message is for, if its stored audience is a user. Ids, which may be many, are not parsed: SQL need not

@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome, Principal, Tag};
+use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome, Principal, Tag, TraceParent};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::message::{Message, Padding, Topic, Ttl, Urgency};
 use tower_web_push::push_service::PushService;
@@ -97,6 +97,7 @@ where
     new.recipients = 100;
     new.pace = NonZeroU32::new(5);
     new.idempotency = Some(Idempotency::new("once", [0xcc; 32]));
+    new.trace_parent = TraceParent::new([0xdd; 16], [0xee; 8], true).ok();
     store.open(&new, at(0)).await.unwrap();
     // Finished rows at the first origin: one with the first outcome, two with the second one, and so on. At each of
     // the next origins a row in another state.

@@ -10,6 +10,7 @@ use crate::api::WebPushService;
 use crate::api::members::parse_object;
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
+use crate::api::trace_context::trace_parent;
 use crate::broadcast::{Broadcast, BroadcastId, BroadcastStatus, Counts};
 use crate::engine::{Queued, SendError, SendErrorKind};
 
@@ -34,6 +35,7 @@ pub(super) async fn notify(
         // A repeated request has the same body, octet for octet.
         broadcast.fingerprint = Some(Sha256::digest(body).into());
     }
+    broadcast.trace_parent = trace_parent(&parts.headers);
     if !api.engine.has_worker() {
         return Err(ProblemKind::NoWorker.into());
     }

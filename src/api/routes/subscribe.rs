@@ -10,6 +10,7 @@ use crate::api::members::{Members, parse_object};
 use crate::api::peer;
 use crate::api::problem::Problem;
 use crate::api::reply::{self, Reply};
+use crate::api::trace_context::trace_parent;
 use crate::engine::Registered;
 use crate::observe::event;
 use crate::subscription::{EndpointKey, SubscriptionId};
@@ -71,7 +72,8 @@ async fn confirm(api: &WebPushService, parts: &Parts, key: EndpointKey, id: Subs
         );
         return;
     }
-    if let Err(error) = api.engine.confirm(id).await {
+    let parent = trace_parent(&parts.headers);
+    if let Err(error) = api.engine.confirm(id, parent).await {
         event!(WARN, error = %crate::observe::causes(&error), "a confirmation push was not accepted");
         let _ = error;
     }

@@ -137,6 +137,8 @@ macro_rules! store_conformance {
                 l25_a_failure_is_counted_and_kept
                 l25_samples_are_shared_out
                 l25_samples_go_with_their_broadcast
+                l26_a_trace_parent_is_kept_with_its_broadcast
+                l26_a_first_page_keeps_the_trace_parent
                 d1_a_schedule_is_inserted_or_replaced
                 d1_the_same_time_stays_due
                 d2_schedules_are_listed_by_name

@@ -122,8 +122,13 @@ impl Ledger {
         claims.rows.push(claimed);
         if let Some(message) = &broadcast.message {
             claims.messages.entry(progress.id).or_insert_with(|| {
-                ClaimedMessage::new(message.clone(), progress.due_at(), progress.deadline)
-                    .for_audience(&broadcast.audience)
+                let message =
+                    ClaimedMessage::new(message.clone(), progress.due_at(), progress.deadline)
+                        .for_audience(&broadcast.audience);
+                ClaimedMessage {
+                    trace_parent: broadcast.trace_parent,
+                    ..message
+                }
             });
         }
     }

@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use super::due_origins::Place;
 use super::turns::Turns;
-use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, FinalOutcome};
+use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, FinalOutcome, TraceParent};
 use crate::clock::Timestamp;
 use crate::message::Message;
 use crate::store::listing::Listing;
@@ -71,6 +71,7 @@ pub(super) struct Broadcast {
     pub(super) band: usize,
     /// The origins at which it has had a turn.
     pub(super) origins: BTreeSet<Origin>,
+    pub(super) trace_parent: Option<TraceParent>,
     forget_when_over: bool,
 }
 
@@ -164,6 +165,7 @@ impl Ledger {
             ended_at: None,
             idempotency: new.idempotency.clone(),
             samples: Vec::new(),
+            trace_parent: new.trace_parent,
             forget_when_over: new.forget_when_over,
         };
         self.broadcasts.insert(seq, broadcast);
@@ -190,7 +192,10 @@ impl Ledger {
         let all = urgent.chain(others.iter().take(of_others));
         all.map(|broadcast| {
             let (audience, progress) = (broadcast.audience.clone(), &broadcast.progress);
-            Expansion::new(progress.id, audience, broadcast.cursor, progress.pace)
+            Expansion {
+                trace_parent: broadcast.trace_parent,
+                ..Expansion::new(progress.id, audience, broadcast.cursor, progress.pace)
+            }
         })
         .collect()
     }

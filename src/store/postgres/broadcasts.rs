@@ -72,15 +72,15 @@ pub(super) const FORGET_UNREADABLE: &str = "DELETE FROM web_push.broadcast AS b 
 pub(super) const FORGET: &str = "WITH samples AS (DELETE FROM web_push.failure_sample WHERE broadcast = ANY($1)) \
      DELETE FROM web_push.broadcast WHERE seq = ANY($1)";
 /// Urgent broadcasts and others. `expand_at` is never before the due time, so due broadcasts come first.
-pub(super) const EXPANDABLE: &str = "(SELECT true, id, audience, cursor, pace FROM web_push.broadcast b \
-     CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
+pub(super) const EXPANDABLE: &str = "(SELECT true, id, audience, cursor, pace, trace_parent FROM web_push.broadcast b \
+     CROSS JOIN LATERAL (SELECT audience, trace_parent FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
      WHERE expanding AND NOT is_held AND band = 0 AND expand_at <= $1 AND deadline > $1 ORDER BY expand_at, seq LIMIT $2) \
-     UNION ALL (SELECT false, id, audience, cursor, pace FROM web_push.broadcast b \
-     CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
+     UNION ALL (SELECT false, id, audience, cursor, pace, trace_parent FROM web_push.broadcast b \
+     CROSS JOIN LATERAL (SELECT audience, trace_parent FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
      WHERE expanding AND NOT is_held AND band > 0 AND expand_at <= $1 AND deadline > $1 ORDER BY expand_at, seq LIMIT $2)";
 /// Broadcasts whose last page was written by a replica with a faster clock. With a pace only a wrong clock is one.
-pub(super) const EXPANDABLE_AHEAD: &str = "SELECT band = 0, id, audience, cursor, pace FROM web_push.broadcast b \
-     CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
+pub(super) const EXPANDABLE_AHEAD: &str = "SELECT band = 0, id, audience, cursor, pace, trace_parent FROM web_push.broadcast b \
+     CROSS JOIN LATERAL (SELECT audience, trace_parent FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
      WHERE expanding AND NOT is_held AND cursor IS NOT NULL AND expand_at > $1 AND due_at <= $1 AND deadline > $1 \
      AND (pace IS NULL OR expand_at > $3) ORDER BY expand_at, seq LIMIT $2";
 
@@ -253,7 +253,11 @@ pub(super) async fn expandable(
         let id = BroadcastId::from_bytes(columns.bytes()?);
         let read = content::audience(columns).and_then(|audience| {
             let cursor = read_cursor(columns)?;
-            Ok(Expansion::new(id, audience, cursor, read_pace(columns)?))
+            let expansion = Expansion::new(id, audience, cursor, read_pace(columns)?);
+            Ok(Expansion {
+                trace_parent: content::trace_parent(columns),
+                ..expansion
+            })
         });
         Ok((
             is_urgent,

@@ -3,9 +3,9 @@
 
 use super::error::corrupt;
 use super::rows::Columns;
-use crate::broadcast::Audience;
+use crate::broadcast::{Audience, TraceParent};
 use crate::message::Message;
-use crate::store::message_parts::MessageParts;
+use crate::store::message_parts::{self, MessageParts};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Serializes an audience.
@@ -30,4 +30,9 @@ pub(super) fn read_message(columns: &mut Columns<'_>) -> Result<Message, StoreEr
         padding: columns.get()?,
     };
     parts.into_message()
+}
+
+/// Reads a trace parent, if it can be read.
+pub(super) fn trace_parent(columns: &mut Columns<'_>) -> Option<TraceParent> {
+    message_parts::trace_parent(columns.get().ok().flatten())
 }

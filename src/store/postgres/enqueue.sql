@@ -42,9 +42,9 @@ BEGIN
         code := 'payload_too_large';
         detail := 'The message is larger than 3993 octets.';
     ELSIF EXISTS (SELECT FROM jsonb_object_keys(opts) AS key
-            WHERE key <> ALL (ARRAY['sendAt', 'pace', 'idempotencyKey', 'id', 'notify'])) THEN
+            WHERE key <> ALL (ARRAY['sendAt', 'pace', 'idempotencyKey', 'id', 'notify', 'traceparent'])) THEN
         code := 'invalid_member';
-        detail := 'opts has a key other than sendAt, pace, idempotencyKey, id and notify.';
+        detail := 'opts has a key other than sendAt, pace, idempotencyKey, id, notify and traceparent.';
     ELSIF jsonb_typeof(opts -> 'sendAt') NOT IN ('string', 'null') THEN
         code := 'invalid_send_at';
         detail := 'sendAt is not an RFC 3339 date and time with an offset.';

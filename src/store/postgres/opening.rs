@@ -28,9 +28,9 @@ pub(super) const OPEN: &str = "WITH place AS MATERIALIZED (SELECT id, origin, re
          WHERE id = ANY(ARRAY(SELECT id FROM web_push.origin WHERE origin = ANY($2))) ORDER BY id FOR KEY SHARE), \
      fresh AS MATERIALIZED (SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], \
              $8::bytea[], $9::boolean[], $10::smallint[], $11::bigint[], $12::boolean[], $13::bytea[], $14::text[], \
-             $15::bytea[], $16::bigint[], $17::text[], $18::text[], $19::text[], $23::bigint[]) \
+             $15::bytea[], $16::bigint[], $17::text[], $18::text[], $19::text[], $23::bigint[], $24::text[]) \
          AS fresh (id, send_at, deadline, expected, idempotency_key, fingerprint, forget, band, written, expanding, cursor, \
-             audience, payload, ttl, urgency, topic, padding, pace)), \
+             audience, payload, ttl, urgency, topic, padding, pace, trace_parent)), \
      opened AS (INSERT INTO web_push.broadcast (id, created_at, send_at, due_at, deadline, expected, expand_at, \
              idempotency_key, fingerprint, forget_when_over, band, written, expanding, cursor, pace) \
          SELECT id, $1, send_at, greatest(send_at, $1), deadline, expected, greatest(send_at, $1), idempotency_key, \
@@ -38,8 +38,8 @@ pub(super) const OPEN: &str = "WITH place AS MATERIALIZED (SELECT id, origin, re
          FROM fresh WHERE (SELECT count(*) FROM place) = cardinality($2) \
          ORDER BY idempotency_key, id ON CONFLICT DO NOTHING \
          RETURNING seq, id, due_at, band, written > 1 OR expanding AS has_flow), \
-     content AS (INSERT INTO web_push.content (broadcast, audience, payload, ttl, urgency, topic, padding) \
-         SELECT seq, audience, payload, ttl, urgency, topic, padding FROM opened JOIN fresh ON fresh.id = opened.id), \
+     content AS (INSERT INTO web_push.content (broadcast, audience, payload, ttl, urgency, topic, padding, trace_parent) \
+         SELECT seq, audience, payload, ttl, urgency, topic, padding, trace_parent FROM opened JOIN fresh ON fresh.id = opened.id), \
      recipient AS MATERIALIZED (SELECT opened.*, place.id AS origin, page.key, place.turns[opened.band + 1] \
              + row_number() OVER (PARTITION BY opened.seq, place.id ORDER BY page.number) AS turn \
          FROM unnest($20::bytea[], $21::text[], $22::bytea[]) WITH ORDINALITY AS page (broadcast, origin, key, number) \
@@ -74,6 +74,7 @@ pub(super) struct Openings<'a> {
     topics: Vec<Option<&'a str>>,
     paddings: Vec<String>,
     paces: Vec<Option<i64>>,
+    trace_parents: Vec<Option<String>>,
     /// The rows.
     broadcasts: Vec<&'a [u8]>,
     at: Vec<&'a str>,
@@ -130,6 +131,8 @@ impl<'a> Openings<'a> {
         self.paddings.push(message.padding().to_string());
         self.paces
             .push(fresh.pace.map(|pace| i64::from(pace.get())));
+        self.trace_parents
+            .push(fresh.trace_parent.map(|parent| parent.to_string()));
         let page = fresh.first_page(now);
         let mut written = HashSet::new();
         for row in page.iter().flat_map(|page| &page.rows) {
@@ -151,7 +154,7 @@ impl<'a> Openings<'a> {
     }
 
     /// The values of [`OPEN`].
-    fn values<'s>(&'s self, now: &'s i64) -> [&'s (dyn ToSql + Sync); 23] {
+    fn values<'s>(&'s self, now: &'s i64) -> [&'s (dyn ToSql + Sync); 24] {
         [
             now,
             &self.origins,
@@ -176,6 +179,7 @@ impl<'a> Openings<'a> {
             &self.at,
             &self.keys,
             &self.paces,
+            &self.trace_parents,
         ]
     }
 

@@ -30,12 +30,18 @@ const PLACE: &str = "SELECT current_database()::text, \
 /// Waits for other processes that migrate. The lock's number depends on the schema.
 const LOCK: &str =
     "SELECT pg_advisory_xact_lock(hashtextextended('tower-web-push ' || $1::text, 0))::text";
-/// Whether the schema exists, is this crate's, and contains anything.
+/// Whether the schema exists, is this crate's, contains anything, and has what was added without a new version: older
+/// processes that use the tables too go on, since all statements name their columns.
 const FIND: &str = "SELECT to_regnamespace(quote_ident($1::text)) IS NOT NULL, \
      EXISTS (SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = $1::text AND c.relname = 'tower_web_push_version'), \
      EXISTS (SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE n.nspname = $1::text)";
+         WHERE n.nspname = $1::text), \
+     EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1::text \
+         AND c.relname = 'content' AND a.attname = 'trace_parent' AND NOT a.attisdropped)";
+/// Adds it. The function of the same age follows.
+const COMPLETE: &str = "ALTER TABLE web_push.content ADD COLUMN trace_parent text";
 const VERSION: &str = "SELECT version FROM web_push.tower_web_push_version";
 const MARK: &str = "INSERT INTO web_push.tower_web_push_version VALUES ($1)";
 
@@ -90,6 +96,8 @@ impl Schema {
 enum Found {
     NoSchema,
     EmptySchema,
+    /// Without what was added.
+    EarlierTables,
     Tables,
 }
 
@@ -108,6 +116,9 @@ pub(super) async fn migrate(database: &Database) -> Result<(), StoreError> {
 pub(super) async fn check(database: &Database) -> Result<(), StoreError> {
     match look(database).await? {
         Found::Tables => Ok(()),
+        Found::EarlierTables => Err(misconfigured(
+            "the database is not migrated: its tables lack what was added since",
+        )),
         _ => Err(misconfigured(
             "the database is not migrated: it has no tables",
         )),
@@ -147,9 +158,10 @@ async fn find(tx: &mut Tx<'_>, schema: &Schema) -> Result<Found, Failed> {
             columns.get::<bool>()?,
             columns.get::<bool>()?,
             columns.get::<bool>()?,
+            columns.get::<bool>()?,
         ))
     })?;
-    let (has_schema, is_ours, has_anything) = found.unwrap_or_default();
+    let (has_schema, is_ours, has_anything, is_whole) = found.unwrap_or_default();
     if !is_ours {
         return match (has_schema, has_anything) {
             (_, true) => Err(misconfigured("the schema is another application's").into()),
@@ -161,14 +173,22 @@ async fn find(tx: &mut Tx<'_>, schema: &Schema) -> Result<Found, Failed> {
     let version = first(&rows, |columns| columns.get::<i64>())?;
     let version = version.ok_or_else(|| misconfigured("the schema's version is missing"))?;
     layout::check(version, KNOWN)?;
-    Ok(Found::Tables)
+    Ok(match is_whole {
+        true => Found::Tables,
+        false => Found::EarlierTables,
+    })
 }
 
 async fn migrate_in(tx: &mut Tx<'_>, schema: &Schema) -> Result<(), Failed> {
     tx.query(LOCK, &[&schema.name()]).await?;
     let found = find(tx, schema).await?;
-    if found == Found::Tables {
-        return Ok(());
+    match found {
+        Found::Tables => return Ok(()),
+        Found::EarlierTables => {
+            tx.batch(&schema.in_sql(COMPLETE)).await?;
+            return tx.batch(&schema.in_sql(FUNCTION)).await;
+        }
+        Found::NoSchema | Found::EmptySchema => {}
     }
     // Not `IF NOT EXISTS`, which needs the right to create schemas even if it exists.
     if found == Found::NoSchema {

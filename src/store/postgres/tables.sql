@@ -153,7 +153,9 @@ CREATE TABLE web_push.content (
     ttl bigint NOT NULL,
     urgency text NOT NULL,
     topic text,
-    padding text NOT NULL
+    padding text NOT NULL,
+    -- The span that it comes from. Last: tables from before it get it by ALTER TABLE.
+    trace_parent text
 );
 
 -- Every claim changes `takes` and `turns`, which are in no index (HOT updates). `ready` may be set without need, and is not

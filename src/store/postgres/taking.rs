@@ -44,7 +44,7 @@ macro_rules! message_columns {
          b.bad_request, b.refused, b.expired, b.failed, b.cancelled) >= 0 \
          AND coalesce(b.pace BETWEEN 1 AND 4294967295, true), b.due_at, b.deadline, \
          content.payload, content.ttl, content.urgency, content.topic, content.padding, \
-         CASE WHEN left(content.audience, 7) <> '{\"ids\":' THEN content.audience END"
+         CASE WHEN left(content.audience, 7) <> '{\"ids\":' THEN content.audience END, content.trace_parent"
     };
 }
 macro_rules! join_content {
@@ -74,7 +74,7 @@ pub(super) const TAKE_AT_ONCE: &str = concat!(
          SELECT locked.id FROM fresh AS claimed CROSS JOIN LATERAL (SELECT of.id FROM web_push.origin AS of \
              WHERE of.id = claimed.origin FOR NO KEY UPDATE SKIP LOCKED) AS locked))) \
      SELECT place, turn, broadcast, key, fence, attempt, NULL::bytea, NULL::boolean, NULL::bigint, NULL::bigint, \
-         NULL::bytea, NULL::bigint, NULL::text, NULL::text, NULL::text, NULL::text FROM leased \
+         NULL::bytea, NULL::bigint, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text FROM leased \
      UNION ALL SELECT NULL, NULL, b.seq, NULL, NULL, NULL, ",
     message_columns!(),
     " FROM (SELECT DISTINCT broadcast FROM leased) AS theirs \
@@ -153,6 +153,7 @@ impl Of {
             let message = ClaimedMessage::new(message, due_at, deadline);
             Ok(ClaimedMessage {
                 only_for: only_for(audience.map(str::as_bytes))?,
+                trace_parent: content::trace_parent(columns),
                 ..message
             })
         });

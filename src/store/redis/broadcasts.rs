@@ -12,6 +12,7 @@ use super::script::{
 use super::{RedisStore, StoreError};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
+use crate::store::message_parts::trace_parent;
 use crate::store::readable::readable_or_none;
 use crate::store::reason::corrupt;
 use crate::store::rules::{BroadcastProgress, LONGEST_PAGE, shares};
@@ -248,9 +249,14 @@ impl Listed {
             let mut parts = Reply::of(expansion)?;
             let id = BroadcastId::from_bytes(parts.array()?);
             let (text, cursor, pace) = (parts.bytes()?, parts.bytes()?, parts.bytes()?);
+            let parent = parts.bytes()?;
             let read = audience(&text).and_then(|audience| {
                 let pace = (!pace.is_empty()).then(|| parse(&pace)).transpose()?;
-                Ok(Expansion::new(id, audience, read_cursor(&cursor)?, pace))
+                let parent = str::from_utf8(&parent).ok();
+                Ok(Expansion {
+                    trace_parent: trace_parent(parent),
+                    ..Expansion::new(id, audience, read_cursor(&cursor)?, pace)
+                })
             });
             self.found
                 .push(read.unwrap_or_else(|_| Expansion::unreadable(id)));

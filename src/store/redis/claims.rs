@@ -18,8 +18,7 @@ use crate::store::heartbeat::WorkerId;
 use crate::store::readable::readable_or_none;
 use crate::store::rules::deal;
 use crate::store::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, FailureSample, STEP, Settled,
-    Settlement,
+    ClaimRequest, ClaimToken, Claimed, Claims, FailureSample, STEP, Settled, Settlement,
 };
 use crate::subscription::{EndpointKey, Origin};
 
@@ -188,13 +187,8 @@ impl RedisStore {
             let mut content = Reply::of(content)?;
             let id = BroadcastId::from_bytes(content.array()?);
             let mut read = || {
-                let (due_at, deadline) = (content.time()?, content.time()?);
-                let (message, only_for) = message(content.fields()?)?;
-                let message = ClaimedMessage::new(message, due_at, deadline);
-                Ok::<_, StoreError>(ClaimedMessage {
-                    only_for,
-                    ..message
-                })
+                let times = (content.time()?, content.time()?);
+                message(content.fields()?, times)
             };
             // One that cannot be read is left out, and its rows are claimed all the same (L5).
             if let Ok(message) = read() {

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use super::StoreError;
 use super::reply::{Fields, parse};
 use super::script::Args;
-use crate::broadcast::{Audience, Principal};
+use crate::broadcast::Audience;
 use crate::clock::Timestamp;
 use crate::message::{Message, Topic};
-use crate::store::message_parts::{MessageParts, only_for};
+use crate::store::message_parts::{MessageParts, only_for, trace_parent};
 use crate::store::reason::corrupt;
-use crate::store::{Cursor, NewBroadcast, NewDelivery, Page, StoreErrorKind};
+use crate::store::{ClaimedMessage, Cursor, NewBroadcast, NewDelivery, Page, StoreErrorKind};
 use crate::subscription::{EndpointKey, Origin};
 
-/// Pushes the 16 arguments of a new broadcast, and those of its first page behind their number.
+/// Pushes the 17 arguments of a new broadcast, and those of its first page behind their number.
 pub(super) fn push_broadcast(
     args: Args,
     new: &NewBroadcast,
@@ -33,7 +33,8 @@ pub(super) fn push_broadcast(
         .with(idempotency.map_or_else(Vec::new, |idempotency| idempotency.fingerprint.to_vec()))
         .number(u8::from(new.forget_when_over))
         .with(audience_text(&new.audience)?);
-    let args = push_message(args, &new.message);
+    let parent = new.trace_parent.map(|parent| parent.to_string());
+    let args = push_message(args, &new.message).with(parent.unwrap_or_default());
     let Some(Page { rows, next }) = new.first_page(now) else {
         return Ok(args.number(0));
     };
@@ -87,8 +88,11 @@ pub(super) fn audience(text: &[u8]) -> Result<Audience, StoreError> {
     serde_json::from_slice(text).map_err(|_| corrupt("an audience"))
 }
 
-/// Reads the message of a broadcast's content, and the user whom it is for.
-pub(super) fn message(mut fields: Fields) -> Result<(Message, Option<Principal>), StoreError> {
+/// Reads the message of a broadcast's content, with these times.
+pub(super) fn message(
+    mut fields: Fields,
+    (due_at, deadline): (Timestamp, Timestamp),
+) -> Result<ClaimedMessage, StoreError> {
     let missing = || corrupt("a pending broadcast without a message");
     let parts = MessageParts {
         payload: fields.take("payload"),
@@ -98,5 +102,10 @@ pub(super) fn message(mut fields: Fields) -> Result<(Message, Option<Principal>)
         padding: fields.text("padding")?.ok_or_else(missing)?,
     };
     let audience = fields.take("audience").ok_or_else(missing)?;
-    Ok((parts.into_message()?, only_for(Some(&audience))?))
+    let parent = fields.text("trace_parent").ok().flatten();
+    Ok(ClaimedMessage {
+        only_for: only_for(Some(&audience))?,
+        trace_parent: trace_parent(parent.as_deref()),
+        ..ClaimedMessage::new(parts.into_message()?, due_at, deadline)
+    })
 }

@@ -17,8 +17,8 @@ use crate::clock::Timestamp;
 use crate::store::readable::readable_or_none;
 use crate::store::rules::{BANDS, deal, due_at, sample, shares};
 use crate::store::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, FailureSample, Settled, Settlement,
-    StoreError, StoreErrorKind,
+    ClaimRequest, ClaimToken, Claimed, Claims, FailureSample, Settled, Settlement, StoreError,
+    StoreErrorKind,
 };
 use crate::subscription::EndpointKey;
 
@@ -213,13 +213,8 @@ impl Claim<'_> {
         };
         if let Of::Live(id) = of {
             let message = Stored::by_seq(self.conn, seq).and_then(|stored| {
-                let (due_at, deadline) = (stored.progress.due_at(), stored.progress.deadline);
-                let (message, only_for) = content::message(self.conn, seq)?;
-                let message = ClaimedMessage::new(message, due_at, deadline);
-                Ok(ClaimedMessage {
-                    only_for,
-                    ..message
-                })
+                let times = (stored.progress.due_at(), stored.progress.deadline);
+                content::message(self.conn, seq, times)
             });
             match message {
                 Ok(message) => drop(self.claims.messages.insert(id, message)),

@@ -6,17 +6,18 @@ use rusqlite::params;
 use super::connection::Connection;
 use super::error::corrupt;
 use super::query::{Columns, execute, first};
-use crate::broadcast::{Audience, Principal};
+use crate::broadcast::{Audience, TraceParent};
+use crate::clock::Timestamp;
 use crate::message::{Message, Topic};
-use crate::store::message_parts::{MessageParts, only_for};
-use crate::store::{NewBroadcast, StoreError, StoreErrorKind};
+use crate::store::message_parts::{self, MessageParts, only_for};
+use crate::store::{ClaimedMessage, NewBroadcast, StoreError, StoreErrorKind};
 
 const INSERT: &str = "INSERT INTO content (broadcast, audience, payload, ttl, urgency, topic, padding, \
-     forget_when_over) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+     forget_when_over, trace_parent) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 pub(super) const DELETE: &str =
     "DELETE FROM content WHERE broadcast = ?1 RETURNING forget_when_over";
 pub(super) const MESSAGE: &str = "SELECT payload, ttl, urgency, topic, padding, \
-     CASE WHEN substr(audience, 1, 7) <> '{\"ids\":' THEN audience END FROM content WHERE broadcast = ?1";
+     CASE WHEN substr(audience, 1, 7) <> '{\"ids\":' THEN audience END, trace_parent FROM content WHERE broadcast = ?1";
 
 pub(super) fn insert(conn: &Connection, seq: i64, new: &NewBroadcast) -> Result<(), StoreError> {
     let audience = audience_text(&new.audience)?;
@@ -30,6 +31,7 @@ pub(super) fn insert(conn: &Connection, seq: i64, new: &NewBroadcast) -> Result<
         message.topic().map(Topic::as_str),
         message.padding().to_string(),
         new.forget_when_over,
+        new.trace_parent.map(|parent| parent.to_string()),
     ];
     execute(conn, INSERT, values).map(|_| ())
 }
@@ -52,17 +54,28 @@ pub(super) fn audience(columns: &mut Columns<'_, '_>) -> Result<Audience, StoreE
     serde_json::from_str(&text).map_err(|_| corrupt("an audience"))
 }
 
-/// Reads the message of a broadcast, and the user whom it is for.
+/// Reads the message of a broadcast, with these times.
 pub(super) fn message(
     conn: &Connection,
     seq: i64,
-) -> Result<(Message, Option<Principal>), StoreError> {
+    (due_at, deadline): (Timestamp, Timestamp),
+) -> Result<ClaimedMessage, StoreError> {
     let read = first(conn, MESSAGE, [seq], |columns| {
-        let message = read_message(columns)?;
+        let message = ClaimedMessage::new(read_message(columns)?, due_at, deadline);
         let audience: Option<String> = columns.get()?;
-        Ok((message, only_for(audience.as_deref().map(str::as_bytes))?))
+        Ok(ClaimedMessage {
+            only_for: only_for(audience.as_deref().map(str::as_bytes))?,
+            trace_parent: trace_parent(columns),
+            ..message
+        })
     })?;
     read.ok_or_else(|| corrupt("a pending broadcast without a message"))
+}
+
+/// Reads a trace parent, if it can be read.
+pub(super) fn trace_parent(columns: &mut Columns<'_, '_>) -> Option<TraceParent> {
+    let text: Option<String> = columns.get().ok().flatten();
+    message_parts::trace_parent(text.as_deref())
 }
 
 /// Reads payload, TTL, urgency, topic and padding.

@@ -18,12 +18,14 @@ use crate::store::{Cursor, Expansion, NewDelivery, PageWrite, StoreError};
 use crate::subscription::EndpointKey;
 
 /// `expand_at` is never before the due time, so due broadcasts come first.
-pub(super) const EXPANDABLE: &str = "SELECT id, (SELECT audience FROM content WHERE content.broadcast = seq), cursor, pace \
+pub(super) const EXPANDABLE: &str = "SELECT id, (SELECT audience FROM content WHERE content.broadcast = seq), cursor, pace, \
+     (SELECT trace_parent FROM content WHERE content.broadcast = seq) \
      FROM broadcast INDEXED BY broadcast_expanding \
      WHERE expanding = 1 AND is_held = 0 AND is_urgent = ?3 AND expand_at <= ?1 AND deadline > ?1 \
      AND (SELECT 1 FROM content WHERE content.broadcast = seq) IS NOT NULL ORDER BY expand_at, seq LIMIT ?2";
 /// Broadcasts whose last page was written by a replica with a faster clock. With a pace only a wrong clock is one.
-pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, (SELECT audience FROM content WHERE content.broadcast = seq), cursor, pace \
+pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, (SELECT audience FROM content WHERE content.broadcast = seq), cursor, pace, \
+     (SELECT trace_parent FROM content WHERE content.broadcast = seq) \
      FROM broadcast INDEXED BY broadcast_started \
      WHERE expanding = 1 AND is_held = 0 AND is_urgent = ?3 AND cursor IS NOT NULL AND expand_at > ?1 AND due_at <= ?1 AND deadline > ?1 \
      AND (pace IS NULL OR expand_at > ?4) \
@@ -43,7 +45,11 @@ pub(super) fn expandable(
         let id = BroadcastId::from_bytes(columns.bytes()?);
         let read = content::audience(columns).and_then(|audience| {
             let cursor = read_cursor(columns)?;
-            Ok(Expansion::new(id, audience, cursor, read_pace(columns)?))
+            let expansion = Expansion::new(id, audience, cursor, read_pace(columns)?);
+            Ok(Expansion {
+                trace_parent: content::trace_parent(columns),
+                ..expansion
+            })
         });
         Ok(read.unwrap_or_else(|_| Expansion::unreadable(id)))
     };

@@ -22,6 +22,12 @@ const LAYOUT: &str = "SELECT value FROM meta WHERE name = 'layout'";
 const SET_LAYOUT: &str = "INSERT INTO meta (name, value) VALUES ('layout', ?1) \
      ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
+/// Whether the tables have what was added without a new version: older processes that use them too go on, since all
+/// statements name their columns.
+const IS_WHOLE: &str =
+    "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE name = 'trace_parent')";
+const COMPLETE: &str = "ALTER TABLE content ADD COLUMN trace_parent TEXT";
+
 /// Refuses a file of another application or version. Returns whether it has the tables.
 ///
 /// Reads only, so that a refused file is not changed.
@@ -82,6 +88,7 @@ pub(super) fn migrate(conn: &Connection) -> Result<(), StoreError> {
         if !has_tables {
             batch(&tables(conn))?;
         }
+        complete(conn)?;
         // Written in any case: SQLite begins a transaction on a file without write permission, and only a change fails.
         match conn.is_shared() {
             true => execute(conn, SET_LAYOUT, [VERSION]).map(|_| ())?,
@@ -96,6 +103,15 @@ pub(super) fn migrate(conn: &Connection) -> Result<(), StoreError> {
         let _ = batch("ROLLBACK");
     }
     migrated
+}
+
+/// Adds what was added without a new version.
+fn complete(conn: &Connection) -> Result<(), StoreError> {
+    let content = format!("{}content", conn.prefix());
+    if first(conn, IS_WHOLE, [content], |row| row.flag())? != Some(true) {
+        execute(conn, COMPLETE, [])?;
+    }
+    Ok(())
 }
 
 /// The statements that create the tables.
@@ -116,6 +132,7 @@ fn number(conn: &Connection, sql: &str) -> Result<i64, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::super::prefix::Prefix;
+    use super::super::query::all;
     use super::*;
 
     #[test]
@@ -149,6 +166,26 @@ mod tests {
                 migrate(&conn).unwrap();
                 assert!(check(&conn).unwrap());
                 assert!(conn.is_autocommit());
+            }
+        }
+    }
+
+    #[test]
+    fn tables_from_before_trace_parents_are_completed() {
+        for prefix in [Prefix::default(), Prefix::parse("web_push_").unwrap()] {
+            let conn = empty(prefix);
+            migrate(&conn).unwrap();
+            let columns = |conn: &Connection| {
+                let name = format!("{}content", conn.prefix());
+                let sql = "SELECT name || ' ' || type FROM pragma_table_info(?1) ORDER BY cid";
+                all(conn, sql, [name], |row| row.get::<String>()).unwrap()
+            };
+            let whole = columns(&conn);
+            execute(&conn, "ALTER TABLE content DROP COLUMN trace_parent", []).unwrap();
+            assert_eq!(columns(&conn).len(), whole.len() - 1);
+            for _ in 0..2 {
+                migrate(&conn).unwrap();
+                assert_eq!(columns(&conn), whole);
             }
         }
     }

@@ -191,7 +191,9 @@ CREATE TABLE content (
     topic TEXT,
     padding TEXT NOT NULL,
     -- Whether the broadcast is deleted with it.
-    forget_when_over INTEGER NOT NULL
+    forget_when_over INTEGER NOT NULL,
+    -- The span that it comes from. Last: tables from before it get it by ALTER TABLE.
+    trace_parent TEXT
 ) STRICT;
 
 CREATE TABLE origin (

@@ -4,7 +4,9 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tower_web_push::broadcast::{BroadcastState, Tag};
+use tower_web_push::clock::Clock as _;
 use tower_web_push::message::{Ttl, Urgency};
+use tower_web_push::store::DeliveryLedger as _;
 use tower_web_push::{Audience, Message};
 
 use super::{Answer, TOKEN, World, full, news, post, with};
@@ -531,6 +533,54 @@ async fn nothing_is_accepted_without_a_worker() {
         .notify(&json!({"title": 1}))
         .await
         .is(400, "invalid_member");
+}
+
+#[tokio::test]
+async fn the_callers_span_is_kept_and_a_wrong_one_refuses_nothing() {
+    let world = World::new().await;
+    world.subscriber().await;
+    let span = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for (header, expected) in [
+        (Some(span), Some(span)),
+        (
+            Some("cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03-x"),
+            Some(span),
+        ),
+        (None, None),
+        (Some(""), None),
+        (Some("7"), None),
+        (
+            Some("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"),
+            None,
+        ),
+        (
+            Some("00-00000000000000000000000000000000-00f067aa0ba902b7-01"),
+            None,
+        ),
+        (
+            Some("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            None,
+        ),
+    ] {
+        let headers: Vec<_> = header
+            .map(|text| ("traceparent", text))
+            .into_iter()
+            .collect();
+        let answer = notify_with(&world, &headers, &json!({"title": "Shipped"})).await;
+        assert_eq!(answer.status, 202, "{header:?}");
+        let id = answer.json()["broadcast"].as_str().unwrap().to_owned();
+        let listed = world.store.expandable(9, world.clock.now()).await.unwrap();
+        let found = listed.iter().find(|one| one.id.to_string() == id).unwrap();
+        let expected = expected.map(|text| text.parse().unwrap());
+        assert_eq!(found.trace_parent, expected, "{header:?}");
+        // No answer has it.
+        for path in ["/broadcasts".to_owned(), format!("/broadcasts/{id}")] {
+            let listed = world.admin(Method::GET, &path, &json!({})).await;
+            let text = String::from_utf8_lossy(&listed.body).to_lowercase();
+            assert!(text.contains(&id) && !text.contains("4bf92f"), "{text}");
+        }
+        world.settle().await;
+    }
 }
 
 #[tokio::test]

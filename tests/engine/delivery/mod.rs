@@ -24,5 +24,7 @@ mod retrying;
 mod running;
 mod sending;
 mod silent_store;
+#[cfg(feature = "opentelemetry")]
+mod spans;
 mod steps;
 pub(crate) mod world;

@@ -41,7 +41,10 @@ impl DeliveryLedger for OwnStore {
         let listed = urgent.into_iter().chain(others.into_iter().take(shares[1]));
         let expansion = |one: &Broadcast| {
             let progress = &one.progress;
-            Expansion::new(progress.id, one.audience.clone(), one.cursor, progress.pace)
+            Expansion {
+                trace_parent: one.trace_parent,
+                ..Expansion::new(progress.id, one.audience.clone(), one.cursor, progress.pace)
+            }
         };
         Ok(listed.map(expansion).collect())
     }

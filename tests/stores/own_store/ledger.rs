@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome, Principal};
+use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome, Principal, TraceParent};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Message;
 use tower_web_push::store::rules::{
@@ -35,6 +35,7 @@ pub(super) struct Broadcast {
     pub(super) idempotency: Option<Idempotency>,
     pub(super) forget_when_over: bool,
     pub(super) samples: Vec<FailureSample>,
+    pub(super) trace_parent: Option<TraceParent>,
 }
 
 pub(super) struct Delivery {
@@ -99,6 +100,7 @@ impl Ledger {
             idempotency: new.idempotency.clone(),
             forget_when_over: new.forget_when_over,
             samples: Vec::new(),
+            trace_parent: new.trace_parent,
             progress,
         });
         if let Some(page) = new.first_page(now) {
@@ -285,8 +287,9 @@ impl Ledger {
         let claimed = Claimed::new(token, row.origin.clone(), row.attempt, row.at);
         claims.rows.push(claimed);
         let (message, progress) = (broadcast.message.clone().unwrap(), &broadcast.progress);
-        let message = ClaimedMessage::new(message, progress.due_at(), progress.deadline)
+        let mut message = ClaimedMessage::new(message, progress.due_at(), progress.deadline)
             .for_audience(&broadcast.audience);
+        message.trace_parent = broadcast.trace_parent;
         claims.messages.insert(id, message);
     }
 

@@ -27,6 +27,7 @@ mod restarts;
 mod secrets;
 mod settings;
 mod silent_names;
+mod spans;
 #[allow(dead_code, reason = "only the parser is called")]
 #[path = "../../../examples/support/store.rs"]
 mod store;
@@ -115,6 +116,8 @@ both_servers! {
     silent_names::sighup_drains
     silent_names::a_second_sighup_does_not_end_the_drain
     silent_names::nohup_keeps_the_server
+    spans::they_link_to_the_span_given_at_notify
+    spans::a_collector_out_of_reach_costs_one_line
     strangers::idle_connections_keep_no_one_out
     strangers::answers_that_are_not_read_keep_no_one_out
     strangers::slow_clients_are_closed

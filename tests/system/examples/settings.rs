@@ -179,6 +179,24 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
             "ENDPOINT_POLICY=local needs a loopback BIND",
         ),
         (&[("ENDPOINT_POLICY", "")], "ENDPOINT_POLICY: "),
+        (
+            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "127.0.0.1:4318")],
+            "OTEL_EXPORTER_OTLP_ENDPOINT: not an address as http://",
+        ),
+        (
+            &[(
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                "http://me:hunter2@127.0.0.1/",
+            )],
+            "OTEL_EXPORTER_OTLP_ENDPOINT: credentials belong into",
+        ),
+        (
+            &[
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"),
+                ("OTEL_EXPORTER_OTLP_HEADERS", "a=b,hunter2"),
+            ],
+            "OTEL_EXPORTER_OTLP_HEADERS: header 2 is not name=value",
+        ),
         (&[("TRUSTED_PROXIES", "all")], "TRUSTED_PROXIES: "),
         (&[("TRUSTED_PROXIES", "-1")], "TRUSTED_PROXIES: "),
         (
@@ -480,6 +498,7 @@ pub(crate) async fn help_names_every_setting(name: &str) {
         "ADMIN_PASSWORD",
         "KEY_ENCRYPTION_KEY",
         "PRINCIPAL_TOKEN_KEY",
+        "OTEL_EXPORTER_OTLP_HEADERS",
     ];
     let mut help = command(name, &secrets.map(|name| (name, "hunter2")));
     help.arg("--help");
@@ -521,6 +540,8 @@ pub(crate) async fn help_names_every_setting(name: &str) {
         ("PUSH_SERVER_VERSION", env!("CARGO_PKG_VERSION")),
         ("RUST_LOG", "info"),
         ("LOG_FORMAT", "text"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
+        ("OTEL_EXPORTER_OTLP_HEADERS", ""),
     ] {
         assert!(text.contains(&format!("[env: {setting}")), "{setting}");
         assert!(text.contains(&format!("--{}", setting.to_lowercase().replace('_', "-"))));

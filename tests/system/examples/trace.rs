@@ -128,6 +128,8 @@ async fn busy(name: &str, store_url: &str) {
         ("TRACE ", 100),
         ("DEBUG ", 20),
         ("tower_web_push", 20),
+        // Spans, of which the lines inside of them show the fields.
+        ("attempt{broadcast=", 5),
     ] {
         let found = match what {
             "lines" => printed.lines().count(),

@@ -33,9 +33,10 @@ local function least_recently_expanded(new_set, run_set, now, longest, limit, ne
     local due_at, deadline = tonumber(fields[1] or ''), tonumber(fields[2] or '')
     if not due_at or not deadline then
       -- Rust parks what has no audience.
-      found[#found + 1] = { id, '', '', '' }
+      found[#found + 1] = { id, '', '', '', '' }
     elseif due_at <= tonumber(now) and deadline > tonumber(now) and not waits then
-      found[#found + 1] = { id, call('HGET', content_key(id), 'audience'), fields[3], fields[4] or '' }
+      local content = call('HMGET', content_key(id), 'audience', 'trace_parent')
+      found[#found + 1] = { id, content[1], fields[3], fields[4] or '', content[2] or '' }
     end
   end
   local is_all = n > #new and r > #run and #new < 2 * AT_ONCE and #run < 2 * AT_ONCE

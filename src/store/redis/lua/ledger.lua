@@ -567,12 +567,13 @@ local function write_page(b, now, longest, from, to)
   save_changed(now)
 end
 
-local BROADCAST_ARGS = 16
+local BROADCAST_ARGS = 17
 
--- Opens a broadcast from the arguments that begin at `first`: 16 of its own, the number of those of its first page, and
+-- Opens a broadcast from the arguments that begin at `first`: 17 of its own, the number of those of its first page, and
 -- these. Returns 'new', 'conflict', or the counts of the known broadcast.
 local function open_broadcast(first)
-  local id, now, send_at, due_at, deadline, pace, expected, idem, print, forgettable, audience, payload, ttl, urgency, topic, padding =
+  local id, now, send_at, due_at, deadline, pace, expected, idem, print, forgettable, audience, payload, ttl, urgency, topic, padding,
+    trace_parent =
     unpack(ARGV, first, first + BROADCAST_ARGS - 1)
   if call('EXISTS', numbers_key(id)) == 1 then return answer(id) end
   if idem ~= '' then
@@ -593,6 +594,7 @@ local function open_broadcast(first)
   -- The payload is prefixed, to tell an empty one from none.
   if payload ~= '' then call('HSET', content_key(id), 'payload', string.sub(payload, 2)) end
   if topic ~= '' then call('HSET', content_key(id), 'topic', topic) end
+  if trace_parent ~= '' then call('HSET', content_key(id), 'trace_parent', trace_parent) end
   call('ZADD', OPEN, deadline, id)
   for _, set in ipairs({ CREATED, OPENED }) do call('ZADD', set, 0, created_member(id, now)) end
   call('ZADD', band == '0' and NEW_URGENT or NEW, due_at, id)
