@@ -31,11 +31,15 @@ local function least_recently_expanded(new_set, run_set, now, longest, limit, ne
     local fields = call('HMGET', numbers_key(id), 'due_at', 'deadline', 'cursor', 'pace', 'held')
     local waits = fields[5] == '1' or fields[4] and at > tonumber(now) and at <= tonumber(longest)
     local due_at, deadline = tonumber(fields[1] or ''), tonumber(fields[2] or '')
-    if not due_at or not deadline then
+    if #id ~= ID_LEN then
+      -- No broadcast has this name.
+    elseif not due_at or not deadline then
       -- Rust parks what has no audience.
       found[#found + 1] = { id, '', '', '' }
     elseif due_at <= tonumber(now) and deadline > tonumber(now) and not waits then
-      found[#found + 1] = { id, call('HGET', content_key(id), 'audience'), fields[3], fields[4] or '' }
+      -- What is missing is not left out of the reply: none of its lists could be read then.
+      local audience, cursor = call('HGET', content_key(id), 'audience'), fields[3]
+      found[#found + 1] = { id, cursor and audience or '', cursor or '', fields[4] or '' }
     end
   end
   local is_all = n > #new and r > #run and #new < 2 * AT_ONCE and #run < 2 * AT_ONCE

@@ -75,8 +75,10 @@ end
 
 -- Returns the highest claimed turn of each band at an origin, and the number of claims.
 local function turns_of(origin)
-  local raw = call('HGET', TURNS, origin) or '0:0:0:0'
+  local raw = call('HGET', TURNS, origin) or ''
   local high, normal, low, takes = string.match(raw, '^(%d+):(%d+):(%d+):(%d+)$')
+  -- None yet, or damaged: then rows stand beside those that come.
+  if not high then high, normal, low, takes = 0, 0, 0, 0 end
   return { [0] = tonumber(high), tonumber(normal), tonumber(low), takes = tonumber(takes) }
 end
 
