@@ -176,7 +176,7 @@ fn told(table: &str, told: String) -> Done {
     Done {
         part,
         told,
-        is_shared: part == Part::All || table == "subscription_number",
+        is_shared: part == Part::All || table == "subscription_count",
     }
 }
 
