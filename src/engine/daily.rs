@@ -65,8 +65,11 @@ pub(super) async fn fire_due(engine: Engine) -> Result<Daily, StoreError> {
     for (schedule, subscriber) in due.into_iter().zip(subscribers) {
         let subscriber = match (&schedule.plan, subscriber) {
             (Plan::Subscriber { subscription, .. }, Some(Record::Missing)) => {
-                // The row was deleted, and not by unsubscribing.
-                engine.ledger.remove_schedules(*subscription).await?;
+                if !remove_orphan(&engine, *subscription, &schedule).await? {
+                    // Replaced meanwhile: by what the row that it has by now may want.
+                    firings.push(Firing::new(&schedule, now + UNREADABLE_PAUSE, None));
+                    skipped.push(0);
+                }
                 continue;
             }
             (_, Some(Record::Unreadable)) => {
@@ -114,6 +117,29 @@ pub(super) async fn fire_due(engine: Engine) -> Result<Daily, StoreError> {
     }
     observe::count_daily(daily.fired, daily.skipped);
     Ok(daily)
+}
+
+/// Removes a schedule whose row was deleted, and not by unsubscribing. Returns whether it was there as it was read. Other
+/// schedules of this row follow when they are due.
+///
+/// While this runs, a copy between stores may write the row and schedules of its id. One that it has replaced stays. One that
+/// it has left as it was is put back, if the row is there by then. A row that is written later finds none, and is given
+/// those that the copy has kept for it.
+async fn remove_orphan(
+    engine: &Engine,
+    subscription: SubscriptionId,
+    schedule: &Schedule,
+) -> Result<bool, StoreError> {
+    if !engine.ledger.remove_unchanged_schedule(schedule).await? {
+        return Ok(false);
+    }
+    let row = records(&*engine.subscriptions, &[subscription.into()]).await;
+    let is_there = !matches!(row?.as_slice(), [Record::Missing]);
+    let stored = engine.ledger.schedules(Some(subscription)).await?;
+    if is_there && stored.iter().all(|stored| stored.name() != schedule.name()) {
+        engine.ledger.put_schedule(schedule).await?;
+    }
+    Ok(true)
 }
 
 /// The subscription of each schedule; `None` for schedules of the application.

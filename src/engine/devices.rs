@@ -131,6 +131,7 @@ impl Engine {
     async fn remove_row(&self, row: &SubscriptionRecord) -> Result<bool, StoreError> {
         let is_removed = self.delete(row, Timestamp::MAX).await?;
         if is_removed {
+            // Without a condition: no registration gets the id of a deleted row.
             self.ledger.remove_schedules(row.id).await?;
         }
         Ok(is_removed)
@@ -169,6 +170,7 @@ impl Engine {
         {
             return Ok(self.ledger.remove_schedules(row.id).await? > 0);
         }
+        // Whatever it is by now: the browser has asked for the removal of this type, and for nothing that was read.
         self.ledger.remove_schedule(&name).await
     }
 

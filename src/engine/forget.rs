@@ -5,7 +5,11 @@ use crate::broadcast::{FinalOutcome, Principal};
 use crate::clock::Timestamp;
 use crate::observe;
 use crate::schedule::Plan;
-use crate::store::{StoreError, SubscriptionRecord};
+use crate::store::{StoreError, StoreErrorKind, SubscriptionRecord};
+use crate::subscription::SubscriptionId;
+
+/// The most looks at the application's schedules.
+const LOOKS: usize = 10;
 
 /// The numbers of what [`WebPush::forget`](crate::WebPush::forget) erased.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,14 +33,7 @@ impl Engine {
         let rows = self.rows_of(user).await?;
         let mut forgotten = Forgotten::default();
         let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
-        for schedule in self.ledger.schedules(None).await? {
-            if let Plan::Application { to, .. } = &schedule.plan
-                && to.is_only_for(user, &ids)
-                && self.ledger.remove_schedule(&schedule.name()).await?
-            {
-                forgotten.schedules += 1;
-            }
-        }
+        forgotten.schedules += self.forget_schedules(user, &ids).await?;
         self.erase(user, &rows, &mut forgotten).await?;
         let mut deleted = Vec::new();
         for row in rows {
@@ -49,6 +46,35 @@ impl Engine {
         self.erase(user, &deleted, &mut forgotten).await?;
         self.signals.settled.notify_waiters();
         Ok(forgotten)
+    }
+
+    /// Removes the application's schedules that are only for a user. Returns their number.
+    ///
+    /// One that the application replaces meanwhile may be for others, and is looked at again.
+    async fn forget_schedules(
+        &self,
+        user: &Principal,
+        ids: &[SubscriptionId],
+    ) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        for _ in 0..LOOKS {
+            let mut is_replaced = false;
+            for schedule in self.ledger.schedules(None).await? {
+                if let Plan::Application { to, .. } = &schedule.plan
+                    && to.is_only_for(user, ids)
+                {
+                    match self.ledger.remove_unchanged_schedule(&schedule).await? {
+                        true => removed += 1,
+                        false => is_replaced = true,
+                    }
+                }
+            }
+            if !is_replaced {
+                return Ok(removed);
+            }
+        }
+        let why = "schedules of the user are replaced again and again";
+        Err(StoreError::new(StoreErrorKind::Unavailable, why))
     }
 
     async fn erase(

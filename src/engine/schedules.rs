@@ -28,6 +28,7 @@ impl Engine {
     /// Removes a schedule. Returns whether it existed.
     pub(crate) async fn unschedule(&self, label: &ScheduleLabel) -> Result<bool, StoreError> {
         let name = ScheduleName::Application(label.clone());
+        // Whatever it is by now: nothing was read that it could differ from.
         self.ledger.remove_schedule(&name).await
     }
 

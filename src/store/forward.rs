@@ -334,6 +334,10 @@ impl<T: ScheduleStore + ?Sized> ScheduleStore for Arc<T> {
         (**self).remove_schedule(name).await
     }
 
+    async fn remove_unchanged_schedule(&self, schedule: &Schedule) -> Result<bool, StoreError> {
+        (**self).remove_unchanged_schedule(schedule).await
+    }
+
     async fn remove_schedules(&self, of: SubscriptionId) -> Result<u64, StoreError> {
         (**self).remove_schedules(of).await
     }

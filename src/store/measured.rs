@@ -381,6 +381,14 @@ impl<T: ScheduleStore + ?Sized> ScheduleStore for Measured<T> {
         measured("remove_schedule", self.0.remove_schedule(name)).await
     }
 
+    async fn remove_unchanged_schedule(&self, schedule: &Schedule) -> Result<bool, StoreError> {
+        measured(
+            "remove_unchanged_schedule",
+            self.0.remove_unchanged_schedule(schedule),
+        )
+        .await
+    }
+
     async fn remove_schedules(&self, of: SubscriptionId) -> Result<u64, StoreError> {
         measured("remove_schedules", self.0.remove_schedules(of)).await
     }

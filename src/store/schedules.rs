@@ -31,6 +31,8 @@ use crate::subscription::SubscriptionId;
 ///   transaction. Of N concurrent calls exactly one fires.
 /// - **D7** [`last_run`](Self::last_run) is the latest moment given to [`record_run`](Self::record_run).
 /// - **D8** [`next_fire_at`](Self::next_fire_at) is the earliest of all schedules.
+/// - **D9** [`remove_unchanged_schedule`](Self::remove_unchanged_schedule) removes a schedule if its plan and its time are
+///   still those that the caller has read, whatever its `next_fire_at` is now. One that was replaced since stays.
 #[async_trait]
 pub trait ScheduleStore: DeliveryLedger {
     /// Inserts or replaces a schedule (D1).
@@ -53,6 +55,13 @@ pub trait ScheduleStore: DeliveryLedger {
     ///
     /// Returns an error if the store is unavailable.
     async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, StoreError>;
+
+    /// Removes a schedule unless it was replaced since it was read (D9). Returns whether it was removed.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    async fn remove_unchanged_schedule(&self, schedule: &Schedule) -> Result<bool, StoreError>;
 
     /// Removes the schedules of one subscription (D3). Returns their number.
     ///

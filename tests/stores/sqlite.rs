@@ -348,13 +348,15 @@ async fn debug_shows_the_path_and_no_content() {
 /// L3, L5 and L17: damage of one broadcast's content does not hold up the others.
 #[tokio::test]
 async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
-    damaged_by("content", "audience = '?'").await;
-    damaged_by("broadcast", "pace = 0").await;
-    damaged_by("broadcast", "pace = -1").await;
-    damaged_by("broadcast", "pace = 4294967296").await;
+    damaged_by("UPDATE content SET audience = '?' WHERE broadcast").await;
+    damaged_by("DELETE FROM content WHERE broadcast").await;
+    for pace in [0, -1, 4_294_967_296_i64] {
+        damaged_by(&format!("UPDATE broadcast SET pace = {pace} WHERE seq")).await;
+    }
 }
 
-async fn damaged_by(table: &str, change: &str) {
+/// By a statement that lacks the number of the broadcast.
+async fn damaged_by(damage: &str) {
     let (_folder, path) = folder();
     let store = SqliteStore::open(&path).await.unwrap();
     let damaged = sending(&store, &deliveries(0..2)).await.id;
@@ -365,18 +367,9 @@ async fn damaged_by(table: &str, change: &str) {
         store.open(new, at(0)).await.unwrap();
     }
     let other = Connection::open(&path).unwrap();
-    for (id, table, change) in [
-        (damaged, "content", "urgency = 'urgent'"),
-        (unread.id, table, change),
-    ] {
-        let seq = if table == "content" {
-            "broadcast"
-        } else {
-            "seq"
-        };
-        let sql = format!(
-            "UPDATE {table} SET {change} WHERE {seq} = (SELECT seq FROM broadcast WHERE id = ?1)"
-        );
+    let urgency = "UPDATE content SET urgency = 'urgent' WHERE broadcast";
+    for (id, damage) in [(damaged, urgency), (unread.id, damage)] {
+        let sql = format!("{damage} = (SELECT seq FROM broadcast WHERE id = ?1)");
         assert_eq!(other.execute(&sql, [id.as_bytes()]).unwrap(), 1);
     }
     let damaged = Damaged {

@@ -16,9 +16,9 @@ use tower_web_push::store::{
     BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken,
     Claims, CountFilter, Cursor, DeliveryLedger, Erased, Expansion, FailureSample, Fired, Firing,
     LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription, Opened, PageWrite, Pause,
-    Pruned, ScheduleStore, Settled, Settlement, StoreError, StoreErrorKind, StoredVapidKey,
-    SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef,
-    SubscriptionStore, Tally, Upserted, VapidKeyStore,
+    PortableStore, Pruned, ScheduleStore, Settled, Settlement, StoreError, StoreErrorKind,
+    StoredVapidKey, SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord,
+    SubscriptionRef, SubscriptionStore, Tally, Unreachable, Upserted, VapidKeyStore,
 };
 use tower_web_push::subscription::{EndpointKey, Origin, SubscriptionId};
 use tower_web_push::vapid::{KeyId, SealedVapidKey};
@@ -168,7 +168,7 @@ impl TamperedStore {
 }
 
 /// The calls that change nothing.
-const READS: [&str; 19] = [
+const READS: [&str; 20] = [
     "failure_samples",
     "get",
     "list_broadcasts",
@@ -188,6 +188,7 @@ const READS: [&str; 19] = [
     "due_schedules",
     "next_fire_at",
     "last_run",
+    "unreachable",
 ];
 
 /// A whole trait, each method the memory store's between two yields.
@@ -222,6 +223,11 @@ tampered! { SubscriptionStore:
     list_subscriptions(filter: &SubscriptionFilter, after: Option<&EndpointKey>, limit: usize, now: Timestamp) -> SubscriptionPage;
     count(filter: &CountFilter, now: Timestamp) -> u64;
     apply(changes: &[Change], now: Timestamp) -> u64;
+}
+
+tampered! { PortableStore:
+    unreachable(state: Unreachable, after: Option<(Timestamp, EndpointKey)>, limit: usize) -> Vec<SubscriptionRecord>;
+    put(rows: &[SubscriptionRecord]) -> Vec<bool>;
 }
 
 tampered! { VapidKeyStore:
@@ -264,6 +270,10 @@ tampered! { DeliveryLedger:
             self.memory.changes()
         }
 
+        fn description(&self) -> String {
+            self.memory.description()
+        }
+
         async fn settle_with(
             &self,
             changes: &[Change],
@@ -286,6 +296,7 @@ tampered! { ScheduleStore:
     put_schedule(schedule: &Schedule) -> ();
     schedules(of: Option<SubscriptionId>) -> Vec<Schedule>;
     remove_schedule(name: &ScheduleName) -> bool;
+    remove_unchanged_schedule(schedule: &Schedule) -> bool;
     remove_schedules(of: SubscriptionId) -> u64;
     move_schedules(from: SubscriptionId, to: SubscriptionId) -> ();
     due_schedules(limit: usize, now: Timestamp) -> Vec<Schedule>;

@@ -215,9 +215,11 @@ impl Copy {
                     moved.await.map_err(target)?;
                 }
                 // Another row has the id.
-                Some((_, names)) => {
-                    for name in names {
-                        ledger.remove_schedule(&name).await.map_err(target)?;
+                Some((_, given)) => {
+                    for schedule in given {
+                        // One that the other row's browser has put since is not that which was given.
+                        let removed = ledger.remove_unchanged_schedule(&schedule);
+                        removed.await.map_err(target)?;
                     }
                 }
                 None => {}

@@ -9,7 +9,7 @@ use super::error::{CopyError, source, target};
 use super::journal::Planned;
 use crate::clock::Timestamp;
 use crate::error::BoxError;
-use crate::schedule::{NotifyType, Plan, Schedule, ScheduleName};
+use crate::schedule::{NotifyType, Plan, Schedule};
 use crate::store::{Firing, ScheduleStore, StoreError, StoreErrorKind};
 use crate::subscription::SubscriptionId;
 
@@ -93,7 +93,7 @@ impl Ledgers {
                     done.changed += 1;
                 }
                 (None, Some(ours)) if was_there && !pair.is_newer_there => {
-                    let removed = self.to.remove_schedule(&ours.name()).await;
+                    let removed = self.to.remove_unchanged_schedule(&ours).await;
                     done.changed += u64::from(removed.map_err(target)?);
                 }
                 (Some(theirs), Some(ours)) => {
@@ -110,13 +110,12 @@ impl Ledgers {
         Ok(done)
     }
 
-    /// Gives a subscription of the target those of another one, except for types that it has. Returns the names of the new
-    /// ones.
+    /// Gives a subscription of the target those of another one, except for types that it has. Returns the new ones.
     pub(super) async fn give(
         &self,
         from: SubscriptionId,
         to: SubscriptionId,
-    ) -> Result<Vec<ScheduleName>, CopyError> {
+    ) -> Result<Vec<Schedule>, CopyError> {
         let theirs = self.to.schedules(Some(from)).await.map_err(target)?;
         let ours = self.to.schedules(Some(to)).await.map_err(target)?;
         let mut given = Vec::new();
@@ -125,7 +124,7 @@ impl Ledgers {
             let name = schedule.name();
             if ours.iter().all(|ours| ours.name() != name) {
                 self.to.put_schedule(&schedule).await.map_err(target)?;
-                given.push(name);
+                given.push(schedule);
             }
         }
         Ok(given)
@@ -167,7 +166,7 @@ impl Ledgers {
             let of_target = Planned::of(ours);
             let is_here = planned.iter().any(|here| here.name == of_target.name);
             if !is_here && known(of_target.name) == Some(&of_target) {
-                let removed = self.to.remove_schedule(&ours.name()).await;
+                let removed = self.to.remove_unchanged_schedule(ours).await;
                 changed += u64::from(removed.map_err(target)?);
             }
         }

@@ -152,6 +152,7 @@ macro_rules! store_conformance {
                 d6_a_known_broadcast_is_not_opened_twice
                 d7_the_latest_run_is_kept
                 d8_the_next_moment_is_the_earliest
+                d9_a_schedule_that_was_replaced_is_not_removed
             }
         }
     };

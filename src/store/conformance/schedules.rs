@@ -1,4 +1,4 @@
-//! D1 to D8: daily notifications.
+//! D1 to D9: daily notifications.
 
 use super::Handles;
 use super::sample::{at, broadcast, unknown_id};
@@ -288,4 +288,59 @@ pub async fn d8_the_next_moment_is_the_earliest<S: ScheduleStore + ?Sized>(h: &H
     assert_eq!(h.second().next_fire_at().await.unwrap(), Some(at(10)));
     fire(store, &application("a", 10), 40, None).await;
     assert_eq!(h.second().next_fire_at().await.unwrap(), Some(at(20)));
+}
+
+/// D9: a schedule is removed as it was read, and not what has taken its place. That it has fired is no change.
+pub async fn d9_a_schedule_that_was_replaced_is_not_removed<S: ScheduleStore + ?Sized>(
+    h: &Handles<S>,
+) {
+    let store = h.store();
+    let label = application("digest", 10);
+    let with = |change: fn(&mut Plan)| {
+        let mut other = label.clone();
+        change(&mut other.plan);
+        other
+    };
+    let to_all = with(|plan| {
+        if let Plan::Application { to, .. } = plan {
+            *to = Audience::All;
+        }
+    });
+    let of_another_message = with(|plan| {
+        if let Plan::Application { message, .. } = plan {
+            *message = Message::new("x").with_ttl(Ttl::from_secs(61));
+        }
+    });
+    let mut on_other_days = label.clone();
+    on_other_days.time = on_other_days.time.on(Weekdays::ALL);
+    let mut without_text = direct(1, 20);
+    without_text.plan = subscribers(1, NotifyType::DirectNotification, None);
+    let mut at_another_time = direct(1, 20);
+    at_another_time.time = DailyTime::new(7, 2).unwrap();
+    for (read, replacement) in [
+        (&label, to_all),
+        (&label, of_another_message),
+        (&label, on_other_days),
+        (&direct(1, 20), without_text),
+        (&direct(1, 20), at_another_time),
+    ] {
+        store.put_schedule(read).await.unwrap();
+        h.second().put_schedule(&replacement).await.unwrap();
+        assert!(!store.remove_unchanged_schedule(read).await.unwrap());
+        let due = store.due_schedules(9, at(99)).await.unwrap();
+        assert_eq!(due.len(), 1, "{due:?}");
+        assert_eq!(due[0].plan, replacement.plan);
+        let removed = store.remove_unchanged_schedule(&replacement).await;
+        assert!(removed.unwrap(), "{replacement:?}");
+    }
+    for schedule in [daily(1, 10), direct(1, 20), label] {
+        store.put_schedule(&schedule).await.unwrap();
+        let fired = fire(h.second(), &schedule, 100, None).await;
+        assert_eq!(fired, Fired::Fired);
+        let removed = store.remove_unchanged_schedule(&schedule).await;
+        assert!(removed.unwrap(), "{schedule:?}");
+        let removed = store.remove_unchanged_schedule(&schedule).await;
+        assert!(!removed.unwrap(), "{schedule:?}");
+    }
+    assert_eq!(store.next_fire_at().await.unwrap(), None);
 }

@@ -71,6 +71,16 @@ impl ScheduleStore for MemoryStore {
         Ok(self.lock()?.schedules.remove(name).is_some())
     }
 
+    async fn remove_unchanged_schedule(&self, schedule: &Schedule) -> Result<bool, StoreError> {
+        let schedules = &mut self.lock()?.schedules;
+        let name = schedule.name();
+        let is_unchanged = schedules
+            .rows
+            .get(&name)
+            .is_some_and(|stored| stored.plan == schedule.plan && stored.time == schedule.time);
+        Ok(is_unchanged && schedules.remove(&name).is_some())
+    }
+
     async fn remove_schedules(&self, of: SubscriptionId) -> Result<u64, StoreError> {
         let schedules = &mut self.lock()?.schedules;
         let theirs = schedules.of(Some(of));

@@ -71,18 +71,21 @@ pub(super) const FORGET_UNREADABLE: &str = "DELETE FROM web_push.broadcast AS b 
      AND NOT EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq) RETURNING seq";
 pub(super) const FORGET: &str = "WITH samples AS (DELETE FROM web_push.failure_sample WHERE broadcast = ANY($1)) \
      DELETE FROM web_push.broadcast WHERE seq = ANY($1)";
-/// Urgent broadcasts and others. `expand_at` is never before the due time, so due broadcasts come first.
+/// Urgent broadcasts and others. `expand_at` is never before the due time, so due broadcasts come first. One whose content is
+/// missing has a null audience, which cannot be read. One without a readable id is left to its deadline: no call can name it.
 pub(super) const EXPANDABLE: &str = "(SELECT true, id, audience, cursor, pace, trace_parent FROM web_push.broadcast b \
-     CROSS JOIN LATERAL (SELECT audience, trace_parent FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
-     WHERE expanding AND NOT is_held AND band = 0 AND expand_at <= $1 AND deadline > $1 ORDER BY expand_at, seq LIMIT $2) \
+     LEFT JOIN LATERAL (SELECT audience, trace_parent FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content ON true \
+     WHERE expanding AND NOT is_held AND band = 0 AND expand_at <= $1 AND deadline > $1 AND octet_length(id) = 16 \
+         ORDER BY expand_at, seq LIMIT $2) \
      UNION ALL (SELECT false, id, audience, cursor, pace, trace_parent FROM web_push.broadcast b \
-     CROSS JOIN LATERAL (SELECT audience, trace_parent FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
-     WHERE expanding AND NOT is_held AND band > 0 AND expand_at <= $1 AND deadline > $1 ORDER BY expand_at, seq LIMIT $2)";
+     LEFT JOIN LATERAL (SELECT audience, trace_parent FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content ON true \
+     WHERE expanding AND NOT is_held AND band > 0 AND expand_at <= $1 AND deadline > $1 AND octet_length(id) = 16 \
+         ORDER BY expand_at, seq LIMIT $2)";
 /// Broadcasts whose last page was written by a replica with a faster clock. With a pace only a wrong clock is one.
 pub(super) const EXPANDABLE_AHEAD: &str = "SELECT band = 0, id, audience, cursor, pace, trace_parent FROM web_push.broadcast b \
-     CROSS JOIN LATERAL (SELECT audience, trace_parent FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
+     LEFT JOIN LATERAL (SELECT audience, trace_parent FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content ON true \
      WHERE expanding AND NOT is_held AND cursor IS NOT NULL AND expand_at > $1 AND due_at <= $1 AND deadline > $1 \
-     AND (pace IS NULL OR expand_at > $3) ORDER BY expand_at, seq LIMIT $2";
+     AND (pace IS NULL OR expand_at > $3) AND octet_length(id) = 16 ORDER BY expand_at, seq LIMIT $2";
 
 /// A broadcast's row.
 pub(super) struct Stored {

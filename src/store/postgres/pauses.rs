@@ -35,10 +35,12 @@ pub(super) const NEXT_DUE: &str = concat!(
          WHERE ready AND NOT held ORDER BY served, id LIMIT $2), \
      filled AS MATERIALIZED (SELECT paused_until FROM front WHERE EXISTS ( \
          SELECT 1 FROM web_push.delivery AS d WHERE d.origin = front.id AND d.turn IS NOT NULL OFFSET 0)) \
-     SELECT EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND NOT is_held AND band = 0 AND expand_at <= $1 AND deadline > $1) \
-         OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND NOT is_held AND band > 0 AND expand_at <= $1 AND deadline > $1) \
+     SELECT EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND NOT is_held AND band = 0 AND expand_at <= $1 AND deadline > $1 \
+             AND octet_length(id) = 16) \
+         OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND NOT is_held AND band > 0 AND expand_at <= $1 AND deadline > $1 \
+             AND octet_length(id) = 16) \
          OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND NOT is_held AND cursor IS NOT NULL AND expand_at > $1 \
-             AND due_at <= $1 AND deadline > $1 AND (pace IS NULL OR expand_at > $3)) \
+             AND due_at <= $1 AND deadline > $1 AND (pace IS NULL OR expand_at > $3) AND octet_length(id) = 16) \
          OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE resuming), \
      EXISTS (SELECT 1 FROM filled WHERE paused_until IS NULL OR paused_until <= $1) \
          OR (SELECT count(*) FROM front) = $2, \

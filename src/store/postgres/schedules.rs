@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use async_trait::async_trait;
+use tokio_postgres::types::ToSql;
 
 use super::connection::{Tx, in_transaction};
 use super::error::{Failed, corrupt};
@@ -27,7 +28,7 @@ macro_rules! columns {
 const PUT: &str = concat!(
     "INSERT INTO web_push.schedule AS s (",
     columns!(),
-    ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+    ") VALUES ($1, $2, $3, $4, $5, $13, $6, $7, $8, $9, $10, $11, $12) \
      ON CONFLICT (owner, name) DO UPDATE SET \
      next_fire_at = CASE WHEN s.minute_of_day = excluded.minute_of_day AND s.zone = excluded.zone \
          AND s.weekdays = excluded.weekdays THEN s.next_fire_at ELSE excluded.next_fire_at END, \
@@ -47,6 +48,11 @@ pub(super) const DUE: &str = concat!(
      ORDER BY next_fire_at, owner, name LIMIT $2"
 );
 const REMOVE: &str = "DELETE FROM web_push.schedule WHERE owner = $1 AND name = $2";
+/// Compares all columns but `next_fire_at` (D9).
+const REMOVE_UNCHANGED: &str = "DELETE FROM web_push.schedule WHERE owner = $1 AND name = $2 \
+     AND minute_of_day = $3 AND zone = $4 AND weekdays = $5 AND message IS NOT DISTINCT FROM $6 \
+     AND audience IS NOT DISTINCT FROM $7 AND payload IS NOT DISTINCT FROM $8 AND ttl IS NOT DISTINCT FROM $9 \
+     AND urgency IS NOT DISTINCT FROM $10 AND topic IS NOT DISTINCT FROM $11 AND padding IS NOT DISTINCT FROM $12";
 const REMOVE_ALL: &str = "DELETE FROM web_push.schedule WHERE owner = $1";
 /// Locks both subscribers' schedules in one order.
 const LOCK_BOTH: &str =
@@ -74,6 +80,68 @@ fn name_columns(name: &ScheduleName) -> (&[u8], &str) {
     match name {
         ScheduleName::Subscriber(id, notify_type) => (id.as_bytes(), notify_type.as_str()),
         ScheduleName::Application(label) => (APPLICATION, label.as_str()),
+    }
+}
+
+/// The columns of a schedule, without `next_fire_at`.
+struct Stored<'a> {
+    owner: &'a [u8],
+    name: &'a str,
+    minute: i64,
+    zone: &'a str,
+    weekdays: i64,
+    text: Option<&'a [u8]>,
+    to: Option<String>,
+    payload: Option<&'a [u8]>,
+    ttl: Option<i64>,
+    urgency: Option<&'static str>,
+    topic: Option<&'a str>,
+    padding: Option<String>,
+}
+
+impl<'a> Stored<'a> {
+    fn of(schedule: &'a Schedule, name: &'a ScheduleName) -> Result<Self, StoreError> {
+        let time = &schedule.time;
+        let (owner, name) = name_columns(name);
+        let (text, to, message) = match &schedule.plan {
+            Plan::Subscriber { message, .. } => (message.as_deref(), None, None),
+            Plan::Application { to, message, .. } => {
+                (None, Some(content::audience_text(to)?), Some(message))
+            }
+        };
+        let payload = message.and_then(|message| message.payload());
+        Ok(Self {
+            owner,
+            name,
+            minute: i64::from(time.hour()) * 60 + i64::from(time.minute()),
+            zone: time.zone().name(),
+            weekdays: i64::from(time.weekdays().bits()),
+            text: text.map(str::as_bytes),
+            to,
+            payload: payload.map(|payload| payload.as_ref()),
+            ttl: message.map(|message| integer(message.ttl().as_secs())),
+            urgency: message.map(|message| message.urgency().as_str()),
+            topic: message.and_then(|message| message.topic().map(Topic::as_str)),
+            padding: message.map(|message| message.padding().to_string()),
+        })
+    }
+
+    /// `$1` to `$12` of the statements.
+    fn values(&self) -> [&(dyn ToSql + Sync); 12] {
+        [
+            &self.owner,
+            &self.name,
+            &self.minute,
+            &self.zone,
+            &self.weekdays,
+            &self.text,
+            &self.to,
+            &self.payload,
+            &self.ttl,
+            &self.urgency,
+            &self.topic,
+            &self.padding,
+        ]
     }
 }
 
@@ -199,38 +267,12 @@ async fn move_all(tx: &mut Tx<'_>, from: SubscriptionId, to: SubscriptionId) -> 
 #[async_trait]
 impl ScheduleStore for PostgresStore {
     async fn put_schedule(&self, schedule: &Schedule) -> Result<(), StoreError> {
-        let time = &schedule.time;
         let name = schedule.name();
-        let (owner, name) = name_columns(&name);
-        let (text, to, message) = match &schedule.plan {
-            Plan::Subscriber { message, .. } => (message.as_deref(), None, None),
-            Plan::Application { to, message, .. } => {
-                (None, Some(content::audience_text(to)?), Some(message))
-            }
-        };
-        let minute = i64::from(time.hour()) * 60 + i64::from(time.minute());
-        let weekdays = i64::from(time.weekdays().bits());
-        let payload = message.and_then(|message| message.payload());
-        self.database()
-            .execute(
-                PUT,
-                &[
-                    &owner,
-                    &name,
-                    &minute,
-                    &time.zone().name(),
-                    &weekdays,
-                    &schedule.next_fire_at.as_millis(),
-                    &text.map(str::as_bytes),
-                    &to,
-                    &payload.map(|payload| payload.as_ref()),
-                    &message.map(|message| integer(message.ttl().as_secs())),
-                    &message.map(|message| message.urgency().as_str()),
-                    &message.and_then(|message| message.topic().map(Topic::as_str)),
-                    &message.map(|message| message.padding().to_string()),
-                ],
-            )
-            .await?;
+        let stored = Stored::of(schedule, &name)?;
+        let next_fire_at = schedule.next_fire_at.as_millis();
+        let mut values = stored.values().to_vec();
+        values.push(&next_fire_at);
+        self.database().execute(PUT, &values).await?;
         self.tell().await;
         Ok(())
     }
@@ -243,6 +285,14 @@ impl ScheduleStore for PostgresStore {
     async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, StoreError> {
         let (owner, name) = name_columns(name);
         Ok(self.database().execute(REMOVE, &[&owner, &name]).await? > 0)
+    }
+
+    async fn remove_unchanged_schedule(&self, schedule: &Schedule) -> Result<bool, StoreError> {
+        let name = schedule.name();
+        let stored = Stored::of(schedule, &name)?;
+        let values = stored.values();
+        let removed = self.database().execute(REMOVE_UNCHANGED, &values);
+        Ok(removed.await? > 0)
     }
 
     async fn remove_schedules(&self, of: SubscriptionId) -> Result<u64, StoreError> {

@@ -175,7 +175,10 @@ impl RedisStore {
             let mut row = Reply::of(row)?;
             let origin = origin_of(&row.bytes()?)?;
             let broadcast = BroadcastId::from_bytes(row.array()?);
-            let key = EndpointKey::from_bytes(row.array()?);
+            // One whose name cannot be read stays leased: the others are claimed with their messages.
+            let Ok(key) = row.array().map(EndpointKey::from_bytes) else {
+                continue;
+            };
             let attempt = u32::try_from(row.number()?).unwrap_or(u32::MAX);
             *taken.entry(origin.clone()).or_default() += 1;
             let token = ClaimToken::new(broadcast, key, fence);

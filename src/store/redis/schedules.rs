@@ -7,7 +7,7 @@ use super::pack::{Unpacked, pack};
 use super::reply::{Fields, Reply, bytes, bytes_or_nil, number, parse, text, time};
 use super::script::{
     Args, DUE_SCHEDULES, FIRE, MOVE_SCHEDULES, NEXT_FIRE, PUT_SCHEDULE, RECORD_RUN,
-    REMOVE_SCHEDULES,
+    REMOVE_SCHEDULES, REMOVE_UNCHANGED_SCHEDULE,
 };
 use super::{RedisStore, StoreError};
 use crate::clock::Timestamp;
@@ -74,6 +74,17 @@ fn plan_text(plan: &Plan) -> Result<Vec<u8>, StoreError> {
             message.padding().to_string().as_bytes(),
         ]),
     })
+}
+
+fn schedule_args(schedule: &Schedule) -> Result<Args, StoreError> {
+    let name = schedule.name();
+    let (owner, name) = name_texts(&name);
+    Ok(Args::default()
+        .with(owner)
+        .with(name)
+        .time(schedule.next_fire_at)
+        .with(time_text(&schedule.time)?)
+        .with(plan_text(&schedule.plan)?))
 }
 
 fn unmarked(text: &[u8]) -> Option<Vec<u8>> {
@@ -149,14 +160,7 @@ impl RedisStore {
 #[async_trait]
 impl ScheduleStore for RedisStore {
     async fn put_schedule(&self, schedule: &Schedule) -> Result<(), StoreError> {
-        let name = schedule.name();
-        let (owner, name) = name_texts(&name);
-        let args = Args::default()
-            .with(owner)
-            .with(name)
-            .time(schedule.next_fire_at)
-            .with(time_text(&schedule.time)?)
-            .with(plan_text(&schedule.plan)?);
+        let args = schedule_args(schedule)?;
         self.run(&PUT_SCHEDULE, &args).await.map(|_| ())
     }
 
@@ -177,6 +181,11 @@ impl ScheduleStore for RedisStore {
         let (owner, name) = name_texts(name);
         let args = Args::default().with(owner).with(name);
         Ok(number(self.run(&REMOVE_SCHEDULES, &args).await?)? != 0)
+    }
+
+    async fn remove_unchanged_schedule(&self, schedule: &Schedule) -> Result<bool, StoreError> {
+        let args = schedule_args(schedule)?;
+        Ok(number(self.run(&REMOVE_UNCHANGED_SCHEDULE, &args).await?)? != 0)
     }
 
     async fn remove_schedules(&self, of: SubscriptionId) -> Result<u64, StoreError> {

@@ -167,6 +167,7 @@ scripts! {
     SCHEDULES("common", "ledger", "schedules") {
         PUT_SCHEDULE = "put_schedule",
         REMOVE_SCHEDULES = "remove_schedules",
+        REMOVE_UNCHANGED_SCHEDULE = "remove_unchanged_schedule",
         MOVE_SCHEDULES = "move_schedules",
         DUE_SCHEDULES = "due_schedules",
         FIRE = "fire",

@@ -57,6 +57,8 @@ pub(super) const BY_IDEMPOTENCY_KEY: &str =
 const OPEN: &str = "INSERT INTO broadcast \
      (id, created_at, send_at, due_at, deadline, expected, expand_at, idempotency_key, fingerprint, band, pace) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4, ?7, ?8, ?9, ?10) RETURNING seq";
+/// Rows that a damaged file has left without a broadcast. A new one may get their number, and has no such recipients.
+pub(super) const DELETE_LEFT: &str = "DELETE FROM delivery WHERE broadcast = ?1";
 pub(super) const SAVE: &str = concat!(
     "UPDATE broadcast SET (written, expanding, is_cancelled, ended_at, ",
     outcome_columns!(),
@@ -278,6 +280,7 @@ pub(super) fn open(
     ];
     let seq: Option<i64> = first(conn, OPEN, values, |row| row.get())?;
     let seq = seq.ok_or_else(|| corrupt("a broadcast without a number"))?;
+    execute(conn, DELETE_LEFT, [seq])?;
     content::insert(conn, seq, new)?;
     if let Some(Page { rows, next }) = new.first_page(now) {
         expansion::enqueue_page(conn, new.id, Cursor::Start, rows, *next, now)?;

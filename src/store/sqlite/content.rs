@@ -12,7 +12,8 @@ use crate::message::{Message, Topic};
 use crate::store::message_parts::{self, MessageParts, only_for};
 use crate::store::{ClaimedMessage, NewBroadcast, StoreError, StoreErrorKind};
 
-const INSERT: &str = "INSERT INTO content (broadcast, audience, payload, ttl, urgency, topic, padding, \
+/// What a damaged file may have left under this number belongs to no broadcast.
+const INSERT: &str = "INSERT OR REPLACE INTO content (broadcast, audience, payload, ttl, urgency, topic, padding, \
      forget_when_over, trace_parent) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 pub(super) const DELETE: &str =
     "DELETE FROM content WHERE broadcast = ?1 RETURNING forget_when_over";

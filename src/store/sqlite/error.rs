@@ -9,9 +9,17 @@ use crate::store::reason::because;
 pub(super) use crate::store::reason::{corrupt, misconfigured};
 use crate::store::{StoreError, StoreErrorKind};
 
+/// A value of another type than that of its column in a `STRICT` table. Bindings for SQLite before 3.37 lack it.
+const DATATYPE: i32 = ffi::SQLITE_CONSTRAINT | (12 << 8);
+
 /// Maps an error while the store is in use.
 pub(super) fn failed(error: Error) -> StoreError {
+    let code = error.sqlite_error().map(|error| error.extended_code);
     let kind = match error.sqlite_error_code() {
+        // The store's own values have the types of their columns: a damaged number has become too large for an integer.
+        Some(ErrorCode::ConstraintViolation) if code == Some(DATATYPE) => {
+            StoreErrorKind::Corrupt
+        }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreErrorKind::Corrupt,
         Some(
             ErrorCode::CannotOpen

@@ -17,19 +17,19 @@ use crate::store::rules::{LONGEST_PAGE, shares};
 use crate::store::{Cursor, Expansion, NewDelivery, PageWrite, StoreError};
 use crate::subscription::EndpointKey;
 
-/// `expand_at` is never before the due time, so due broadcasts come first.
+/// `expand_at` is never before the due time, so due broadcasts come first. One whose content is missing has a null audience,
+/// which cannot be read. One without a readable id is left to its deadline: no call can name it.
 pub(super) const EXPANDABLE: &str = "SELECT id, (SELECT audience FROM content WHERE content.broadcast = seq), cursor, pace, \
      (SELECT trace_parent FROM content WHERE content.broadcast = seq) \
      FROM broadcast INDEXED BY broadcast_expanding \
      WHERE expanding = 1 AND is_held = 0 AND is_urgent = ?3 AND expand_at <= ?1 AND deadline > ?1 \
-     AND (SELECT 1 FROM content WHERE content.broadcast = seq) IS NOT NULL ORDER BY expand_at, seq LIMIT ?2";
+     AND typeof(id) = 'blob' AND length(id) = 16 ORDER BY expand_at, seq LIMIT ?2";
 /// Broadcasts whose last page was written by a replica with a faster clock. With a pace only a wrong clock is one.
 pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, (SELECT audience FROM content WHERE content.broadcast = seq), cursor, pace, \
      (SELECT trace_parent FROM content WHERE content.broadcast = seq) \
      FROM broadcast INDEXED BY broadcast_started \
      WHERE expanding = 1 AND is_held = 0 AND is_urgent = ?3 AND cursor IS NOT NULL AND expand_at > ?1 AND due_at <= ?1 AND deadline > ?1 \
-     AND (pace IS NULL OR expand_at > ?4) \
-     AND (SELECT 1 FROM content WHERE content.broadcast = seq) IS NOT NULL ORDER BY expand_at, seq LIMIT ?2";
+     AND (pace IS NULL OR expand_at > ?4) AND typeof(id) = 'blob' AND length(id) = 16 ORDER BY expand_at, seq LIMIT ?2";
 const ENQUEUE: &str = "INSERT INTO delivery (broadcast, key, origin, band, turn, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
      ON CONFLICT (broadcast, key) DO NOTHING";
 pub(super) const MOVE_CURSOR: &str =

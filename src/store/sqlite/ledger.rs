@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 
 use super::broadcasts::{self, Stored};
+use super::connection::Connection;
 use super::erase::Erasure;
 use super::{
-    SqliteStore, claims, expansion, far_rows, holding, listing, outbox, pauses, samples, schema,
-    subscriptions, tallies, threads,
+    SqliteStore, claims, damage, expansion, far_rows, holding, listing, outbox, pauses, samples,
+    schema, subscriptions, tallies, threads,
 };
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
@@ -17,9 +18,36 @@ use crate::store::{
     BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken,
     Claims, Cursor, DeliveryLedger, Erased, Expansion, FailureSample, LedgerStats, NewBroadcast,
     NewDelivery, Opened, OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats, PageWrite,
-    Pause, Pruned, RefusedEntry, Settled, Settlement, StoreError, SubscriptionRecord, Tally,
+    Pause, Pruned, RefusedEntry, Settled, Settlement, StoreError, StoreErrorKind,
+    SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
+
+impl SqliteStore {
+    /// Runs a change of the queue. If it meets a row that cannot be read, ends such rows and runs it again.
+    async fn despite_damage<T, F>(
+        &self,
+        now: Timestamp,
+        change: impl Fn() -> F + Send + Sync,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        match self.write(change()).await {
+            Err(error) if error.kind() == StoreErrorKind::Corrupt => {
+                match self
+                    .write(move |conn| damage::end_unreadable(conn, now))
+                    .await?
+                {
+                    0 => Err(error),
+                    _ => self.write(change()).await,
+                }
+            }
+            done => done,
+        }
+    }
+}
 
 #[async_trait]
 impl DeliveryLedger for SqliteStore {
@@ -48,15 +76,17 @@ impl DeliveryLedger for SqliteStore {
     }
 
     async fn claim(&self, request: &ClaimRequest, now: Timestamp) -> Result<Claims, StoreError> {
-        let request = request.clone();
-        let liveness = self.threads.liveness();
-        self.write(move |conn| {
-            let worker = {
-                let mut liveness = threads::lock(&liveness);
-                liveness.tend(conn, now)?;
-                liveness.own()
-            };
-            claims::claim(conn, &request, worker, now)
+        self.despite_damage(now, || {
+            let request = request.clone();
+            let liveness = self.threads.liveness();
+            move |conn: &Connection| {
+                let worker = {
+                    let mut liveness = threads::lock(&liveness);
+                    liveness.tend(conn, now)?;
+                    liveness.own()
+                };
+                claims::claim(conn, &request, worker, now)
+            }
         })
         .await
     }
@@ -192,9 +222,11 @@ impl DeliveryLedger for SqliteStore {
     }
 
     async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
-        self.write(move |conn| {
-            far_rows::pull(conn, now)?;
-            broadcasts::expire(conn, limit, now)
+        self.despite_damage(now, || {
+            move |conn: &Connection| {
+                far_rows::pull(conn, now)?;
+                broadcasts::expire(conn, limit, now)
+            }
         })
         .await
     }

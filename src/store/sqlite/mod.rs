@@ -5,6 +5,7 @@ mod broadcasts;
 mod claims;
 mod connection;
 mod content;
+mod damage;
 mod due_origins;
 mod erase;
 mod error;

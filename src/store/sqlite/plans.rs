@@ -65,6 +65,7 @@ const SHORT: &[(&str, &str)] = &[
     ),
     (expansion::MOVE_CURSOR, "INTEGER PRIMARY KEY (rowid=?)"),
     (broadcasts::UNLEASED, "PRIMARY KEY (broadcast=?)"),
+    (broadcasts::DELETE_LEFT, "PRIMARY KEY (broadcast=?)"),
     (broadcasts::DELETE, "PRIMARY KEY (broadcast=? AND key=?)"),
     (broadcasts::END, "PRIMARY KEY (broadcast=? AND key=?)"),
     (broadcasts::LATE, "INDEX broadcast_open (deadline<?)"),

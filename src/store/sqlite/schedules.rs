@@ -45,6 +45,10 @@ pub(super) const DUE: &str = concat!(
      ORDER BY next_fire_at, owner, name LIMIT ?2"
 );
 const REMOVE: &str = "DELETE FROM schedule WHERE owner = ?1 AND name = ?2";
+/// With the values of [`PUT`]. The moment `?6` is not compared (D9).
+const REMOVE_UNCHANGED: &str = "DELETE FROM schedule WHERE owner = ?1 AND name = ?2 \
+     AND minute_of_day = ?3 AND zone = ?4 AND weekdays = ?5 AND message IS ?7 AND audience IS ?8 \
+     AND payload IS ?9 AND ttl IS ?10 AND urgency IS ?11 AND topic IS ?12 AND padding IS ?13";
 const REMOVE_ALL: &str = "DELETE FROM schedule WHERE owner = ?1";
 const MOVE: &str = "UPDATE OR IGNORE schedule SET owner = ?2 WHERE owner = ?1";
 pub(super) const FIRE: &str = "UPDATE schedule SET next_fire_at = ?4 \
@@ -128,7 +132,8 @@ fn due(conn: &Connection, limit: usize, now: Timestamp) -> Result<Vec<Schedule>,
     page.finish_or_fail("schedules")
 }
 
-fn put(conn: &Connection, schedule: &Schedule) -> Result<(), StoreError> {
+/// Runs a statement with the values of a schedule. Returns the number of changed rows.
+fn execute_with(conn: &Connection, sql: &str, schedule: &Schedule) -> Result<usize, StoreError> {
     let time = &schedule.time;
     let name = schedule.name();
     let (owner, name) = name_columns(&name);
@@ -154,7 +159,7 @@ fn put(conn: &Connection, schedule: &Schedule) -> Result<(), StoreError> {
         message.and_then(|message| message.topic().map(Topic::as_str)),
         message.map(|message| message.padding().to_string()),
     ];
-    execute(conn, PUT, values).map(|_| ())
+    execute(conn, sql, values)
 }
 
 fn fire(conn: &Connection, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, StoreError> {
@@ -181,7 +186,8 @@ fn fire(conn: &Connection, firings: &[Firing], now: Timestamp) -> Result<Vec<Fir
 impl ScheduleStore for SqliteStore {
     async fn put_schedule(&self, schedule: &Schedule) -> Result<(), StoreError> {
         let schedule = schedule.clone();
-        self.write(move |conn| put(conn, &schedule)).await
+        self.write(move |conn| execute_with(conn, PUT, &schedule).map(|_| ()))
+            .await
     }
 
     async fn schedules(&self, of: Option<SubscriptionId>) -> Result<Vec<Schedule>, StoreError> {
@@ -199,6 +205,12 @@ impl ScheduleStore for SqliteStore {
             Ok(execute(conn, REMOVE, params![owner, name])? > 0)
         })
         .await
+    }
+
+    async fn remove_unchanged_schedule(&self, schedule: &Schedule) -> Result<bool, StoreError> {
+        let schedule = schedule.clone();
+        self.write(move |conn| Ok(execute_with(conn, REMOVE_UNCHANGED, &schedule)? > 0))
+            .await
     }
 
     async fn remove_schedules(&self, of: SubscriptionId) -> Result<u64, StoreError> {

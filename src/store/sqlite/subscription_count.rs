@@ -26,7 +26,8 @@ pub(super) const LIVE_OF_TAG: &str = "SELECT \
      (SELECT count(*) FROM (SELECT key FROM subscription INDEXED BY subscription_expiring \
              WHERE expires_at <= ?2 AND retired_at IS NULL AND stale_since IS NULL ORDER BY expires_at LIMIT ?3) AS s \
          CROSS JOIN subscription_tag g ON g.key = s.key AND g.tag = ?1)";
-pub(super) const TOTAL: &str = "SELECT coalesce(sum(number), 0) FROM subscription_number \
+/// As a floating-point sum: damaged numbers make it wrong, not an error.
+pub(super) const TOTAL: &str = "SELECT cast(total(number) AS INTEGER) FROM subscription_number \
      WHERE kind IN ('live', 'stale', 'retired')";
 const UNPROVEN: &str = "SELECT value FROM meta WHERE name = 'unproven'";
 /// A null state, push service or key matches any.

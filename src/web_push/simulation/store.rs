@@ -476,6 +476,10 @@ impl ScheduleStore for Database {
         plain!(self, self.memory.remove_schedule(name))
     }
 
+    async fn remove_unchanged_schedule(&self, schedule: &Schedule) -> Result<bool, StoreError> {
+        plain!(self, self.memory.remove_unchanged_schedule(schedule))
+    }
+
     async fn remove_schedules(&self, of: SubscriptionId) -> Result<u64, StoreError> {
         plain!(self, self.memory.remove_schedules(of))
     }

@@ -7,6 +7,7 @@ use tower_web_push::store::{Failure, RetireReason, ScheduleStore as _};
 use tower_web_push::subscription::{AuthSecret, Subscription};
 use tower_web_push::{Broadcast, Notification, Registration};
 
+use super::order::tampered;
 use super::world::*;
 
 fn alice() -> Principal {
@@ -266,6 +267,36 @@ async fn a_user_with_more_subscriptions_than_one_page_sees_and_erases_all() {
     assert_eq!(world.push.devices(&alice()).await.unwrap().len(), 201);
     let forgotten = world.push.forget(&alice()).await.unwrap();
     assert_eq!(forgotten.subscriptions, 201);
+}
+
+/// The application replaces its schedule between the look at it and its removal.
+#[tokio::test(start_paused = true)]
+async fn a_schedule_that_is_for_others_meanwhile_is_not_erased() {
+    let world = World::at(FCM).await;
+    let (store, push) = tampered(&world).await;
+    let put = async |to: Audience, text: &'static str| {
+        let label = ScheduleLabel::parse("digest").unwrap();
+        let time = DailyTime::new(9, 0).unwrap();
+        let message = Message::new(text);
+        world.push.schedule(label, time, to, message).await.unwrap();
+    };
+    store.delay("remove_unchanged_schedule", Duration::from_secs(2));
+    for (to, erased) in [
+        (Audience::All, 0),
+        (Audience::user("bob"), 0),
+        (Audience::user("alice"), 1),
+    ] {
+        put(Audience::user("alice"), "hello").await;
+        let replaced = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            put(to.clone(), "hello again").await;
+        };
+        let user = alice();
+        let (forgotten, ()) = tokio::join!(push.forget(&user), replaced);
+        assert_eq!(forgotten.unwrap().schedules, erased, "{to:?}");
+        let left = world.push.schedules().await.unwrap();
+        assert_eq!(left.len(), 1 - erased as usize, "{to:?}");
+    }
 }
 
 #[tokio::test]

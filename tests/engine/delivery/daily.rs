@@ -12,10 +12,12 @@ use tower_web_push::error::BoxError;
 use tower_web_push::schedule::{
     Compose, DailyTime, NotifyType, Plan, Schedule, ScheduleLabel, Zone,
 };
-use tower_web_push::store::{Failure, ScheduleStore as _};
+use tower_web_push::store::{Failure, PortableStore as _, ScheduleStore as _};
 
+use super::order::tampered;
 use super::world::*;
 
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -162,6 +164,39 @@ async fn a_schedule_whose_subscriber_is_gone_goes_too_and_a_retired_ones_waits()
     world.clock.advance(DAY + MINUTE);
     world.settle().await;
     assert_eq!(browser.messages().len(), 1);
+}
+
+/// A copy between stores writes the row and a schedule of its id while the worker removes one.
+#[tokio::test(start_paused = true)]
+async fn a_schedule_whose_subscriber_comes_meanwhile_stays() {
+    for is_replaced in [false, true] {
+        let world = world().await;
+        let (_, row) = at_nine(&world).await;
+        let now = world.clock.now();
+        world
+            .store
+            .apply(&[Change::delete(&row)], now)
+            .await
+            .unwrap();
+        let mut expected = world.store.schedules(Some(row.id)).await.unwrap();
+        world.clock.advance(HOUR);
+        let (store, push) = tampered(&world).await;
+        store.delay("remove_unchanged_schedule", 2 * SECOND);
+        let copied = async {
+            tokio::time::sleep(SECOND).await;
+            world.store.put(&[row.clone()]).await.unwrap();
+            if is_replaced {
+                expected[0].time = utc(10, 0);
+                world.store.put_schedule(&expected[0]).await.unwrap();
+            }
+        };
+        let (ticked, ()) = tokio::join!(push.tick(), copied);
+        ticked.unwrap();
+        assert!(store.take_calls().contains(&"remove_unchanged_schedule"));
+        let left = world.store.schedules(Some(row.id)).await.unwrap();
+        assert_eq!(left.len(), 1, "{is_replaced}");
+        assert_eq!(left[0].time, expected[0].time);
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod building;
 mod calls;
 mod commits;
 mod composing;
+mod copying;
 mod daily;
 mod deadlines;
 mod downtimes;

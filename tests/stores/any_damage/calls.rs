@@ -9,11 +9,12 @@ use proptest::test_runner::TestCaseError;
 use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome, Principal, Tag};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Message;
+use tower_web_push::push_service::PushService;
 use tower_web_push::schedule::{ScheduleLabel, ScheduleName};
 use tower_web_push::store::{
-    BroadcastFilter, Change, ClaimRequest, CountFilter, Cursor, Failure, Firing, Liveness,
-    NewBroadcast, NewSubscription, Pause, PauseReason, RetireReason, Settlement, StoreError,
-    StoreErrorKind, SubscriptionFilter, SubscriptionLimits, SubscriptionRef, Tally,
+    BroadcastFilter, Change, ClaimRequest, CountFilter, Cursor, Failure, FailureCause, Firing,
+    Liveness, NewBroadcast, NewSubscription, Pause, PauseReason, RetireReason, Settlement,
+    StoreError, StoreErrorKind, SubscriptionFilter, SubscriptionLimits, SubscriptionRef, Tally,
 };
 use tower_web_push::subscription::{
     AuthSecret, Endpoint, Origin, Subscription, SubscriptionId, UaPublicKey,
@@ -22,7 +23,7 @@ use tower_web_push::vapid::KeyId;
 
 use super::{Part, Whole};
 
-const P256DH: &str =
+pub(super) const P256DH: &str =
     "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
 /// What `stored::fill` stores and no error shows.
 const SECRETS: [&str; 6] = [
@@ -34,7 +35,7 @@ const SECRETS: [&str; 6] = [
     "AQEBAQEBAQEBAQEBAQEBAQ",
 ];
 /// When `stored::fill` is over, and everything it stored is still there.
-const NOW: Timestamp = Timestamp::from_secs(1_800_000_100);
+pub(super) const NOW: Timestamp = Timestamp::from_secs(1_800_000_100);
 const BROADCAST: BroadcastId = BroadcastId::from_bytes([0xbb; 16]);
 
 /// What the calls return that change nothing, for each part.
@@ -126,6 +127,9 @@ pub(super) async fn reads(store: &dyn Whole) -> Result<Reads, TestCaseError> {
         }
     }
     read(&mut of, store.owned_by(&alice, None, 10).await)?;
+    let every = SubscriptionFilter::default();
+    let listed = store.list_subscriptions(&every, None, 10, NOW).await;
+    read(&mut of, listed)?;
     let keys = [KeyId::from_bytes([0xaa; KeyId::LEN])];
     read(&mut of, store.count_live(&keys, NOW).await)?;
     let mut parts = vec![(Part::Subscriptions, of)];
@@ -145,6 +149,9 @@ pub(super) async fn reads(store: &dyn Whole) -> Result<Reads, TestCaseError> {
 
     let mut of = Vec::new();
     read(&mut of, store.status(BROADCAST, NOW).await)?;
+    read(&mut of, store.failure_samples(BROADCAST).await)?;
+    let every = BroadcastFilter::default();
+    read(&mut of, store.list_broadcasts(&every, None, 10, NOW).await)?;
     read(&mut of, store.underway(10, NOW).await)?;
     read(&mut of, store.expandable(10, NOW).await)?;
     read(&mut of, store.pauses(NOW).await)?;
@@ -160,6 +167,7 @@ pub(super) async fn changes(store: &dyn Whole) -> Result<(), TestCaseError> {
     worker(store).await?;
     schedules(store).await?;
     subscribers(store).await?;
+    silent(store.failure_samples(BROADCAST).await)?;
     let operator = Principal::from("alice");
     let rows = silent(store.owned_by(&operator, None, 10).await)?;
     let rows = rows.unwrap_or_default();
@@ -196,8 +204,11 @@ async fn worker(store: &dyn Whole) -> Result<(), TestCaseError> {
         if claims.rows.is_empty() && !claims.more {
             break;
         }
+        let failure = Failure::new(Some(410), Some("Gone"));
+        let cause = FailureCause::new(PushService::Fcm, failure);
         let end = [
             Settlement::Finished(FinalOutcome::Accepted),
+            Settlement::Failed(FinalOutcome::Gone, cause),
             Settlement::RetryAt(NOW + Duration::from_secs(30)),
             Settlement::Deferred(NOW + Duration::from_secs(30)),
         ];

@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 use tower_web_push::store::PostgresStore;
 
 use super::calls::{Reads, reads};
-use super::{Damage, Part, Value, check, examine, runtime};
+use super::{Damage, Done, Part, Value, check, examine, runtime};
 use crate::postgres::world::{Schema, client};
 use crate::support::stored;
 
@@ -50,6 +50,9 @@ impl World {
             client.batch_execute(&keep).await.unwrap();
         }
         let before = reads(&store).await.unwrap();
+        // No foreign key refuses the damage, and no trigger mends it.
+        let replica = "SET session_replication_role = replica";
+        client.batch_execute(replica).await.unwrap();
         Self {
             schema,
             store,
@@ -80,7 +83,7 @@ impl World {
     }
 
     /// Returns the part that is damaged; none if the database refuses the value.
-    async fn damage(&self, ((table, row, column), value): &Damage) -> Option<(Part, String)> {
+    async fn damage(&self, ((table, row, column), value): &Damage) -> Option<Done> {
         let name = &self.schema.name;
         let table = &self.tables[usize::from(*table) % self.tables.len()];
         let columns = format!(
@@ -97,12 +100,37 @@ impl World {
         )
         .await;
         let row = rows.get(usize::from(*row) % rows.len().max(1))?;
+        let copied = |number: u8| {
+            let new = match kind {
+                "bytea" => format!("decode(repeat('{number:02x}', octet_length({column})), 'hex')"),
+                "text" => format!("'{number}'"),
+                _ => format!("{number} + 1000"),
+            };
+            let column = |other: &String| {
+                let (name, _) = other.split_once(' ').unwrap();
+                if name == column {
+                    new.clone()
+                } else {
+                    name.to_owned()
+                }
+            };
+            let columns: Vec<_> = columns.iter().map(column).collect();
+            let columns = columns.join(", ");
+            format!(
+                "INSERT INTO {name}.{table} OVERRIDING SYSTEM VALUE SELECT {columns} FROM {name}.{table} WHERE ctid = '{row}'"
+            )
+        };
+        if let Value::Copy(number) = value {
+            let sql = copied(*number);
+            let changed = self.client.execute(&sql, &[]).await;
+            return changed.is_ok().then(|| told(table, sql));
+        }
         let sql = match new(column, kind, value) {
             Some(new) => format!("UPDATE {name}.{table} SET {column} = {new} WHERE ctid = '{row}'"),
             None => format!("DELETE FROM {name}.{table} WHERE ctid = '{row}'"),
         };
         let changed = self.client.execute(&sql, &[]).await;
-        changed.is_ok().then(|| (part(table), sql))
+        changed.is_ok().then(|| told(table, sql))
     }
 
     async fn end(self) {
@@ -138,9 +166,18 @@ fn new(column: &str, kind: &str, value: &Value) -> Option<String> {
         ("text", Value::Cut(len)) => format!("left({column}, {})", len % 40),
         ("text", Value::OtherKind) => quoted("\u{7f}"),
         (_, Value::Number(number)) => number.to_string(),
-        (_, Value::Cut(_) | Value::OtherKind) => return None,
+        (_, Value::Cut(_) | Value::OtherKind | Value::Copy(_)) => return None,
         _ => "-1".to_owned(),
     })
+}
+
+fn told(table: &str, told: String) -> Done {
+    let part = part(table);
+    Done {
+        part,
+        told,
+        is_shared: part == Part::All || table == "subscription_count",
+    }
 }
 
 fn part(table: &str) -> Part {

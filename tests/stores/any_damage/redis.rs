@@ -6,7 +6,7 @@ use tower_web_push::store::redis_rs::aio::MultiplexedConnection;
 use tower_web_push::store::redis_rs::{Cmd, FromRedisValue, RedisResult, cmd};
 
 use super::calls::{Reads, reads};
-use super::{Damage, Part, Value, check, examine, runtime};
+use super::{Damage, Done, Part, Value, check, examine, runtime};
 use crate::redis::world::{connection, fresh_prefix, store};
 use crate::support::servers::{Kind, shared};
 use crate::support::stored;
@@ -88,7 +88,7 @@ impl World {
     }
 
     /// Returns the part that is damaged; none if the server refuses the value.
-    async fn damage(&self, ((key, place, _), value): &Damage) -> Option<(Part, String)> {
+    async fn damage(&self, ((key, place, _), value): &Damage) -> Option<Done> {
         let keys = self.keys().await;
         let key = keys.get(usize::from(*key) % keys.len().max(1))?;
         let kind: String = self.ask(cmd("TYPE").arg(key)).await.unwrap();
@@ -114,6 +114,28 @@ impl World {
                 .await
                 .map(drop),
             (_, Value::Null) => self.ask::<i64>(cmd("DEL").arg(key)).await.map(drop),
+            ("hash", Value::Copy(number)) => {
+                let content: Vec<u8> = self.ask(cmd("HGET").arg(key).arg(member)).await.unwrap();
+                let copy = copy(member, *number);
+                let set = cmd("HSET").arg(key).arg(copy).arg(content).to_owned();
+                self.ask::<i64>(&set).await.map(drop)
+            }
+            ("zset", Value::Copy(number)) => {
+                let score: f64 = self.ask(cmd("ZSCORE").arg(key).arg(member)).await.unwrap();
+                let copy = copy(member, *number);
+                let add = cmd("ZADD").arg(key).arg(score).arg(copy).to_owned();
+                self.ask::<i64>(&add).await.map(drop)
+            }
+            ("set", Value::Copy(number)) => {
+                let add = cmd("SADD").arg(key).arg(copy(member, *number)).to_owned();
+                self.ask::<i64>(&add).await.map(drop)
+            }
+            (_, Value::Copy(number)) => {
+                let copy = copy(key, *number);
+                self.ask::<i64>(cmd("COPY").arg(key).arg(copy))
+                    .await
+                    .map(drop)
+            }
             (_, Value::OtherKind) => {
                 let other = match kind.as_str() {
                     "hash" => cmd("SET").arg(key).arg("?").to_owned(),
@@ -157,8 +179,22 @@ impl World {
             name.escape_ascii(),
             member.escape_ascii()
         );
-        changed.is_ok().then(|| (part(name), told))
+        let part = part(name);
+        changed.is_ok().then(|| Done {
+            part,
+            told,
+            is_shared: part == Part::All || name == b"numbers" || *value == Value::OtherKind,
+        })
     }
+}
+
+/// Another name of the same length.
+fn copy(name: &[u8], number: u8) -> Vec<u8> {
+    let mut copy = name.to_vec();
+    if let Some(last) = copy.last_mut() {
+        *last ^= number | 1;
+    }
+    copy
 }
 
 fn octets(old: &[u8], value: &Value) -> Vec<u8> {
@@ -167,7 +203,7 @@ fn octets(old: &[u8], value: &Value) -> Vec<u8> {
         Value::Text(text) => text.clone().into_bytes(),
         Value::Octets(octets) => octets.clone(),
         Value::Cut(len) => old[..usize::from(*len) % (old.len() + 1)].to_vec(),
-        Value::Null | Value::OtherKind => Vec::new(),
+        Value::Null | Value::OtherKind | Value::Copy(_) => Vec::new(),
     }
 }
 

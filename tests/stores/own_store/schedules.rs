@@ -39,6 +39,15 @@ impl ScheduleStore for OwnStore {
         Ok(self.begin()?.schedules.remove(name).is_some())
     }
 
+    async fn remove_unchanged_schedule(&self, schedule: &Schedule) -> Result<bool, StoreError> {
+        let schedules = &mut self.begin()?.schedules;
+        let name = schedule.name();
+        let is_unchanged = schedules
+            .get(&name)
+            .is_some_and(|stored| stored.plan == schedule.plan && stored.time == schedule.time);
+        Ok(is_unchanged && schedules.remove(&name).is_some())
+    }
+
     async fn remove_schedules(&self, of: SubscriptionId) -> Result<u64, StoreError> {
         let schedules = &mut self.begin()?.schedules;
         let before = schedules.len();

@@ -17,13 +17,18 @@ use crate::unreadable::{
 
 #[tokio::test]
 async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
-    damaged_by("content", "audience = '?'").await;
-    damaged_by("broadcast", "pace = 0").await;
-    damaged_by("broadcast", "pace = -1").await;
-    damaged_by("broadcast", "pace = 4294967296").await;
+    damaged_by("UPDATE web_push.content SET audience = '?' WHERE broadcast").await;
+    damaged_by("DELETE FROM web_push.content WHERE broadcast").await;
+    for pace in [0, -1, 4_294_967_296_i64] {
+        damaged_by(&format!(
+            "UPDATE web_push.broadcast SET pace = {pace} WHERE seq"
+        ))
+        .await;
+    }
 }
 
-async fn damaged_by(table: &str, change: &str) {
+/// By a statement that lacks the number of the broadcast.
+async fn damaged_by(damage: &str) {
     let Some(schema) = Schema::fresh() else {
         return;
     };
@@ -42,15 +47,10 @@ async fn damaged_by(table: &str, change: &str) {
         )
     };
     let unread_id = unread.id.to_string();
-    let seq = if table == "content" {
-        "broadcast"
-    } else {
-        "seq"
-    };
     let sql = format!(
         "UPDATE {name}.content SET urgency = 'urgent' WHERE broadcast = {}; \
          DELETE FROM {name}.content WHERE broadcast = {}; \
-         UPDATE {name}.{table} SET {change} WHERE {seq} = {}",
+         {damage} = {}",
         of(&one),
         of(&other),
         of(&unread_id),

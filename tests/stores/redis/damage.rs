@@ -21,13 +21,16 @@ use crate::unreadable::{
 
 #[tokio::test]
 async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
-    damaged_by("c", "audience", "?").await;
+    damaged_by("c", "audience", Some("?")).await;
+    // Missing.
+    damaged_by("c", "audience", None).await;
+    damaged_by("b", "cursor", None).await;
     for pace in ["?", "0", "-1", "0.5", "4294967296"] {
-        damaged_by("b", "pace", pace).await;
+        damaged_by("b", "pace", Some(pace)).await;
     }
 }
 
-async fn damaged_by(kind: &str, field: &str, value: &str) {
+async fn damaged_by(kind: &str, field: &str, value: Option<&str>) {
     let Some(url) = servers::shared(Kind::Redis) else {
         return;
     };
@@ -43,15 +46,15 @@ async fn damaged_by(kind: &str, field: &str, value: &str) {
     }
     let mut connection = connection(&url).await;
     for (id, kind, field, value) in [
-        (damaged, "c", "urgency", "?"),
+        (damaged, "c", "urgency", Some("?")),
         (unread.id, kind, field, value),
     ] {
         let mut key = format!("{{{prefix}}}:{kind}:").into_bytes();
         key.extend_from_slice(id.as_bytes());
-        let mut set = redis_rs::cmd("HSET");
-        set.arg(key).arg(field).arg(value);
-        let added: i64 = set.query_async(&mut connection).await.unwrap();
-        assert_eq!(added, 0, "the field exists");
+        let mut change = redis_rs::cmd(value.map_or("HDEL", |_| "HSET"));
+        change.arg(key).arg(field).arg(value);
+        let changed: i64 = change.query_async(&mut connection).await.unwrap();
+        assert_eq!(changed, i64::from(value.is_none()), "the field exists");
     }
     let damaged = Damaged {
         unread: unread.id,

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tower_web_push::broadcast::{Audience, BroadcastState};
-use tower_web_push::message::Message;
+use tower_web_push::message::{Message, Urgency};
 use tower_web_push::store::{
-    ClaimRequest, Cursor, DeliveryLedger as _, NewBroadcast, Opened, Page,
+    ClaimRequest, Cursor, DeliveryLedger as _, NewBroadcast, Opened, Page, PageWrite, redis_rs,
 };
 
-use super::world::{ask, at, delivery, fresh_prefix, sending, status, store};
+use super::world::{ask, at, connection, delivery, fresh_prefix, sending, status, store};
 use crate::support::servers::{Kind, shared};
 
 /// More than one claim puts aside.
@@ -77,4 +77,79 @@ async fn rows_of_a_dead_worker_are_put_aside_or_end() {
     let again = other.claim(&long, at(3)).await.unwrap().rows;
     assert_eq!(again.len(), 7);
     assert!(again.iter().all(|row| row.attempt == 2));
+}
+
+/// Each look for broadcasts to expand would read them all.
+#[tokio::test]
+async fn a_look_for_expansions_does_not_read_paused_broadcasts() {
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let store = store(&url, &prefix).await;
+    let key = |name: &str| format!("{{{prefix}}}:{name}");
+    let sizes = async || {
+        let mut sizes = Vec::new();
+        for name in ["new", "run", "new:urgent", "run:urgent", "held"] {
+            sizes.push(ask::<u64>(&url, &["ZCARD", &key(name)]).await);
+        }
+        sizes
+    };
+    let listed = async || {
+        let listed = store.expandable(10, at(1)).await.unwrap();
+        listed.iter().map(|one| one.id).collect::<Vec<_>>()
+    };
+    let open = async |urgency: Urgency| {
+        let message = Message::new("hello").with_urgency(urgency);
+        let new = NewBroadcast::new(Audience::All, message, at(3600));
+        assert_eq!(store.open(&new, at(0)).await.unwrap(), Opened::New);
+        new.id
+    };
+    for (urgency, new, started) in [
+        (Urgency::Normal, [1, 0, 0, 0, 0], [0, 1, 0, 0, 0]),
+        (Urgency::High, [0, 0, 1, 0, 0], [0, 0, 0, 1, 0]),
+    ] {
+        let id = open(urgency).await;
+        for expected in [new, started] {
+            assert_eq!(sizes().await, expected);
+            for _ in 0..2 {
+                store.hold(id, true, at(1)).await.unwrap();
+                assert_eq!(sizes().await, [0, 0, 0, 0, 1]);
+                assert_eq!(listed().await, []);
+            }
+            for _ in 0..2 {
+                store.hold(id, false, at(1)).await.unwrap();
+                assert_eq!(sizes().await, expected);
+                assert_eq!(listed().await, [id]);
+            }
+            if expected == new {
+                let rows = [delivery(1, 1)];
+                let next = Cursor::After(rows[0].key);
+                let written = store.enqueue_page(id, &Cursor::Start, &rows, &next, at(1));
+                assert_eq!(written.await.unwrap(), PageWrite::Stored);
+            }
+        }
+        // By another program, or a process of another version.
+        store.hold(id, true, at(1)).await.unwrap();
+        let mut counts = key("b:").into_bytes();
+        counts.extend_from_slice(id.as_bytes());
+        let mut go_on = redis_rs::cmd("HSET");
+        go_on.arg(counts).arg("held").arg("0");
+        let added: u64 = go_on
+            .query_async(&mut connection(&url).await)
+            .await
+            .unwrap();
+        assert_eq!(added, 0);
+        assert_eq!(listed().await, [id]);
+        assert_eq!(sizes().await, started);
+        store.hold(id, true, at(1)).await.unwrap();
+        store.cancel(id, at(1)).await.unwrap();
+        assert_eq!(sizes().await, [0; 5]);
+    }
+    // At its deadline too.
+    let id = open(Urgency::Low).await;
+    store.hold(id, true, at(1)).await.unwrap();
+    assert_eq!(sizes().await, [0, 0, 0, 0, 1]);
+    store.expire(10, at(3600)).await.unwrap();
+    assert_eq!(sizes().await, [0; 5]);
 }

@@ -7,7 +7,7 @@ use tokio_postgres::NoTls;
 use tower_web_push::clock::Timestamp;
 
 use super::comings_and_goings::LEASE;
-use super::history;
+use super::history::Recorder;
 use super::traffic::now;
 use super::world::{IN_FLIGHT, Replica, World, until};
 use crate::support::servers::Kind;
@@ -169,9 +169,7 @@ async fn nothing_is_lost_by_kills_in_a_row(kind: Kind) {
         return;
     };
     let [mut first, mut second] = two(&world).await;
-    if kind == Kind::Postgres {
-        history::record(&world).await;
-    }
+    let recorder = Recorder::start(kind, &world).await;
     let mut broadcasts = Vec::new();
     let mut killed_at = Vec::new();
     for kill in 1..=kills {
@@ -193,9 +191,7 @@ async fn nothing_is_lost_by_kills_in_a_row(kind: Kind) {
     let all = RECIPIENTS * kills;
     assert_eq!(world.traffic.by_delivery().len(), all);
     println!("{kind:?}: {doubles} doubles of {all}");
-    if kind == Kind::Postgres {
-        history::check(&world, all).await;
-    }
+    recorder.check(&world, all).await;
     for server in [first, second] {
         assert_eq!(server.process.terminate().await.code(), Some(0));
     }

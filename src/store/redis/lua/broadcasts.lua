@@ -31,12 +31,15 @@ local function least_recently_expanded(new_set, run_set, now, longest, limit, ne
     local fields = call('HMGET', numbers_key(id), 'due_at', 'deadline', 'cursor', 'pace', 'held')
     local waits = fields[5] == '1' or fields[4] and at > tonumber(now) and at <= tonumber(longest)
     local due_at, deadline = tonumber(fields[1] or ''), tonumber(fields[2] or '')
-    if not due_at or not deadline then
+    if #id ~= ID_LEN then
+      -- No broadcast has this name.
+    elseif not due_at or not deadline then
       -- Rust parks what has no audience.
       found[#found + 1] = { id, '', '', '', '' }
     elseif due_at <= tonumber(now) and deadline > tonumber(now) and not waits then
-      local content = call('HMGET', content_key(id), 'audience', 'trace_parent')
-      found[#found + 1] = { id, content[1], fields[3], fields[4] or '', content[2] or '' }
+      -- What is missing is not left out of the reply: none of its lists could be read then.
+      local content, cursor = call('HMGET', content_key(id), 'audience', 'trace_parent'), fields[3]
+      found[#found + 1] = { id, cursor and content[1] or '', cursor or '', fields[4] or '', content[2] or '' }
     end
   end
   local is_all = n > #new and r > #run and #new < 2 * AT_ONCE and #run < 2 * AT_ONCE
@@ -46,6 +49,15 @@ end
 -- Returns urgent broadcasts to expand, and others (L3). ARGV: now, the latest time that a right clock writes, then for each
 -- kind: the limit, and the numbers of members of its two sets to skip, which are past their deadline or not due.
 function operations.expandable()
+  even_when_full()
+  -- A process of another version may let a broadcast go on and leave it among the paused ones. Each look at some of them.
+  local AT_ONCE = 8
+  for _, id in ipairs(call('ZRANDMEMBER', HELD, AT_ONCE)) do
+    if call('HGET', numbers_key(id), 'held') ~= '1' then
+      local b = broadcast(id)
+      if b then index_held(b) else call('ZREM', HELD, id) end
+    end
+  end
   local now, longest, limit, new, run, other_limit, other_new, other_run = unpack(ARGV)
   return {
     least_recently_expanded(NEW_URGENT, RUN_URGENT, now, longest, tonumber(limit), new, run),
@@ -100,6 +112,7 @@ function operations.hold()
   if is_open and (b.fields.held or '0') ~= held then
     set(b, 'held', held)
     b.is_held = held == '1'
+    index_held(b)
     call('SADD', ASIDES, id)
     call(b.is_held and 'SREM' or 'SADD', RESUMES, id)
   end
@@ -146,7 +159,7 @@ function operations.expire()
     if b.is_damaged then
       call('UNLINK', content_key(id), origins_key(id), states_key(id), aside_key(id))
       for _, set in ipairs({ ASIDES, RESUMES }) do call('SREM', set, id) end
-      for _, set in ipairs({ OPEN, NEW, RUN, NEW_URGENT, RUN_URGENT }) do call('ZREM', set, id) end
+      for _, set in ipairs({ OPEN, NEW, RUN, NEW_URGENT, RUN_URGENT, HELD }) do call('ZREM', set, id) end
       forget(id, b.fields.idem)
     elseif b.rows > 0 then skipped = skipped + 1 end
   end

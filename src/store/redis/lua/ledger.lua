@@ -28,9 +28,10 @@
 --   sweeps      set   cancelled broadcasts whose rows are being ended
 --   asides      set   broadcasts that are paused, or go on and may have rows that were put aside
 --   resumes     set   those of them that go on
---   new, run    zset  broadcasts to expand, paused ones too: not started, by due time; started, by the time from which the next page may be
+--   new, run    zset  broadcasts to expand: not started, by due time; started, by the time from which the next page may be
 --                     written
 --   new:urgent, run:urgent    urgent ones
+--   held        zset  paused broadcasts to expand, by the score that they have in one of these four when they go on
 --   ended       zset  broadcasts that are over, by the time of their end
 --   idem        hash  idempotency key -> ID
 --   meta        hash  fence: the last fence; place: the last place; worker: the last number of a worker; depth: the number
@@ -46,6 +47,7 @@ local PAUSES, OPEN, ENDED = P .. ':pauses', P .. ':open', P .. ':ended'
 local CREATED, OPENED, AT_LEN = P .. ':created', P .. ':opened', 20
 local NEW, RUN, IDEM = P .. ':new', P .. ':run', P .. ':idem'
 local NEW_URGENT, RUN_URGENT = P .. ':new:urgent', P .. ':run:urgent'
+local HELD = P .. ':held'
 local ID_LEN, PLACE_LEN = 16, 14
 -- The bands of urgency, from 0, and the number of turns of each. The scores are exact.
 local BANDS, BAND_TURNS = 3, 2 ^ 50
@@ -73,8 +75,10 @@ end
 
 -- Returns the highest claimed turn of each band at an origin, and the number of claims.
 local function turns_of(origin)
-  local raw = call('HGET', TURNS, origin) or '0:0:0:0'
+  local raw = call('HGET', TURNS, origin) or ''
   local high, normal, low, takes = string.match(raw, '^(%d+):(%d+):(%d+):(%d+)$')
+  -- None yet, or damaged: then rows stand beside those that come.
+  if not high then high, normal, low, takes = 0, 0, 0, 0 end
   return { [0] = tonumber(high), tonumber(normal), tonumber(low), takes = tonumber(takes) }
 end
 
@@ -269,12 +273,27 @@ local function finish(b, outcome, number)
   add_rows(b, -number)
 end
 
+-- Moves a broadcast to expand out of the sets that every look reads when it is paused, and back when it goes on.
+local function index_held(b)
+  if b.is_damaged or b.fields.expanding ~= '1' then return end
+  local is_new = b.fields.cursor == ''
+  local set = b.band == 0 and (is_new and NEW_URGENT or RUN_URGENT) or (is_new and NEW or RUN)
+  local from, to = set, HELD
+  if not b.is_held then from, to = HELD, set end
+  local score = call('ZSCORE', from, b.id)
+  if score then
+    call('ZREM', from, b.id)
+    call('ZADD', to, score, b.id)
+  end
+end
+
 -- Ends the expansion. Recipients that were expected and not written count as `outcome`.
 local function give_up_unwritten(b, outcome)
   if b.fields.expanding ~= '1' then return end
   set(b, 'expanding', '0')
   call('ZREM', b.band == 0 and NEW_URGENT or NEW, b.id)
   call('ZREM', b.band == 0 and RUN_URGENT or RUN, b.id)
+  call('ZREM', HELD, b.id)
   local unwritten = tonumber(b.fields.expected) - tonumber(b.fields.written)
   if unwritten > 0 then
     count(b, outcome, unwritten)

@@ -48,6 +48,17 @@ function operations.remove_schedules()
   return removed
 end
 
+-- Removes a schedule if its daily time and what only Rust reads are unchanged (D9). ARGV: those of `put_schedule`. Returns
+-- whether it did.
+function operations.remove_unchanged_schedule()
+  local owner, name, _, time, rest = unpack(ARGV)
+  local stored = call('HGET', owner_key(owner), name)
+  if not stored then return 0 end
+  local _, stored_time, stored_rest = parts(stored)
+  if stored_time ~= time or stored_rest ~= rest then return 0 end
+  return remove_schedule(owner, name)
+end
+
 -- Moves schedules to another owner that has none of the same name (D4). ARGV: from, to.
 -- Runs on a full server: the number of schedules does not grow.
 function operations.move_schedules()

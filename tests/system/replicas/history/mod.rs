@@ -1,15 +1,47 @@
 //! The life of every row of the ledger, as the database saw it, compared with the states that the guide draws.
 //!
-//! A trigger records each change of a row. Each change has to be a step from one state to another that the diagram in "What
-//! happens to a message" has; whatever the processes and their kills did, there is no other.
+//! Each change of a row has to be a step from one state to another that the diagram in "What happens to a message" has; whatever
+//! the processes and their kills did, there is no other. On PostgreSQL a trigger records the changes. Redis shows each
+//! command that its scripts call.
 
-use std::collections::BTreeMap;
+mod postgres;
+mod redis;
 
-use tokio_postgres::{Client, NoTls};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
 
 use super::world::World;
+use crate::support::servers::Kind;
 
-/// A row of `web_push.delivery`.
+/// What records the changes of one database.
+pub(super) enum Recorder {
+    Postgres,
+    Redis(redis::Monitor),
+}
+
+impl Recorder {
+    /// Records from now on.
+    pub(super) async fn start(kind: Kind, world: &World) -> Self {
+        match kind {
+            Kind::Postgres => {
+                postgres::record(world).await;
+                Self::Postgres
+            }
+            Kind::Redis => Self::Redis(redis::Monitor::start(world).await),
+            _ => panic!("no history of {kind:?}"),
+        }
+    }
+
+    /// Checks the lives of this number of rows, all of which are over. Prints how often each step was taken.
+    pub(super) async fn check(self, world: &World, rows: usize) {
+        match self {
+            Self::Postgres => postgres::lives(world).await.are_legal(rows),
+            Self::Redis(monitor) => monitor.lives(world).await.are_legal(rows),
+        }
+    }
+}
+
+/// A row of the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Row {
     is_leased: bool,
@@ -22,10 +54,13 @@ struct Row {
     worker: Option<i32>,
 }
 
+/// A change of a row by one transaction or script.
 #[derive(Clone, Debug)]
 struct Event {
     moment: i64,
     owner_is_dead: bool,
+    /// By a settlement with the token of the row, as far as the database shows tokens.
+    is_by_token: bool,
     before: Option<Row>,
     after: Option<Row>,
 }
@@ -54,7 +89,7 @@ fn step(event: &Event) -> Option<Step> {
             (*new == is_new).then_some(Step::Written)
         }
         // What is finished was settled by its token.
-        (Some(old), None) => old.is_leased.then_some(Step::Finished),
+        (Some(old), None) => (old.is_leased && event.is_by_token).then_some(Step::Finished),
         (Some(old), Some(new)) => {
             let is_claimed = old.is_ready
                 && new.is_leased
@@ -85,7 +120,7 @@ fn step(event: &Event) -> Option<Step> {
             } else if is_taken {
                 event.owner_is_dead.then_some(Step::TakenFromTheDead)
             } else if is_postponed {
-                Some(Step::Postponed)
+                event.is_by_token.then_some(Step::Postponed)
             } else {
                 None
             }
@@ -103,63 +138,45 @@ fn is_legal(life: &[Step]) -> bool {
     middle.iter().all(is_inner) && middle.contains(&Step::Claimed)
 }
 
-/// Records from now on.
-pub(super) async fn record(world: &World) {
-    let client = connect(world).await;
-    client
-        .batch_execute(include_str!("history.sql"))
-        .await
-        .unwrap();
+/// What has happened to each row so far.
+struct Lives<Of> {
+    of: BTreeMap<Of, Vec<Step>>,
+    steps: BTreeMap<Step, usize>,
+    /// The claim that gave each token.
+    fences: HashMap<i64, u64>,
 }
 
-/// Checks the lives of this number of rows, all of which are over. Prints how often each step was taken.
-pub(super) async fn check(world: &World, rows: usize) {
-    let client = connect(world).await;
-    let sql = "SELECT broadcast, key, moment, owner_is_dead, before IS DISTINCT FROM NULL, (before).leased, \
-         (before).turn IS NOT NULL, (before).at, (before).fence, (before).attempt, (before).worker, \
-         after IS DISTINCT FROM NULL, (after).leased, (after).turn IS NOT NULL, (after).at, (after).fence, \
-         (after).attempt, (after).worker FROM public.history ORDER BY broadcast, key, seq";
-    let mut lives: BTreeMap<(i64, Vec<u8>), Vec<Step>> = BTreeMap::new();
-    let mut steps: BTreeMap<Step, usize> = BTreeMap::new();
-    let mut fences = std::collections::HashSet::new();
-    for recorded in client.query(sql, &[]).await.unwrap() {
-        let row = |first: usize| {
-            recorded.get::<_, bool>(first).then(|| Row {
-                is_leased: recorded.get(first + 1),
-                is_ready: recorded.get(first + 2),
-                at: recorded.get(first + 3),
-                fence: recorded.get(first + 4),
-                attempt: recorded.get(first + 5),
-                worker: recorded.get(first + 6),
-            })
-        };
-        let event = Event {
-            moment: recorded.get(2),
-            owner_is_dead: recorded.get(3),
-            before: row(4),
-            after: row(11),
-        };
-        let step = step(&event).unwrap_or_else(|| panic!("no process may do this: {event:?}"));
-        if step == Step::Claimed {
-            let fence = event.after.as_ref().unwrap().fence;
-            assert!(fences.insert(fence), "two claims have one token: {event:?}");
+impl<Of> Default for Lives<Of> {
+    fn default() -> Self {
+        Self {
+            of: BTreeMap::new(),
+            steps: BTreeMap::new(),
+            fences: HashMap::new(),
         }
-        *steps.entry(step).or_default() += 1;
-        let of = (recorded.get(0), recorded.get(1));
-        lives.entry(of).or_default().push(step);
-    }
-    println!("{rows} rows: {steps:?}");
-    assert_eq!(lives.len(), rows);
-    for (of, life) in lives {
-        assert!(is_legal(&life), "{of:?}: {life:?}");
     }
 }
 
-async fn connect(world: &World) -> Client {
-    let url = world.database.url();
-    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
+impl<Of: Clone + Debug + Ord> Lives<Of> {
+    /// Notes an event of a row. `claim` identifies the call that has claimed it: rows of one claim may have one token.
+    fn note(&mut self, of: &Of, event: &Event, claim: u64) -> Result<(), String> {
+        let step = step(event).ok_or_else(|| format!("no process may do this: {event:?}"))?;
+        if let (Step::Claimed, Some(row)) = (step, &event.after)
+            && *self.fences.entry(row.fence).or_insert(claim) != claim
+        {
+            return Err(format!("two claims have one token: {event:?}"));
+        }
+        *self.steps.entry(step).or_default() += 1;
+        self.of.entry(of.clone()).or_default().push(step);
+        Ok(())
+    }
+
+    fn are_legal(&self, rows: usize) {
+        println!("{rows} rows: {:?}", self.steps);
+        assert_eq!(self.of.len(), rows);
+        for (of, life) in &self.of {
+            assert!(is_legal(life), "{of:?}: {life:?}");
+        }
+    }
 }
 
 #[test]
@@ -175,6 +192,7 @@ fn steps_that_no_process_may_take_are_seen() {
     let event = |before: &Row, after: Option<Row>| Event {
         moment: 400,
         owner_is_dead: false,
+        is_by_token: true,
         before: Some(before.clone()),
         after,
     };
@@ -244,6 +262,11 @@ fn steps_that_no_process_may_take_are_seen() {
     // Finished without a token, and postponed with two attempts less.
     assert_eq!(step(&event(&unleased, None)), None);
     assert_eq!(step(&event(&leased, None)), Some(Step::Finished));
+    let by_another_token = |event: Event| Event {
+        is_by_token: false,
+        ..event
+    };
+    assert_eq!(step(&by_another_token(event(&leased, None))), None);
     let postponed = Row {
         at: 900,
         attempt: 0,
@@ -252,6 +275,10 @@ fn steps_that_no_process_may_take_are_seen() {
     assert_eq!(
         step(&event(&leased, Some(postponed.clone()))),
         Some(Step::Postponed)
+    );
+    assert_eq!(
+        step(&by_another_token(event(&leased, Some(postponed.clone())))),
+        None
     );
     assert_eq!(
         step(&event(
@@ -272,4 +299,30 @@ fn steps_that_no_process_may_take_are_seen() {
     ] {
         assert!(!is_legal(life), "{life:?}");
     }
+}
+
+#[test]
+fn two_claims_have_two_tokens() {
+    let ready = Row {
+        is_ready: true,
+        ..Row::default()
+    };
+    let claimed = Row {
+        is_leased: true,
+        fence: 8,
+        attempt: 1,
+        worker: Some(3),
+        ..Row::default()
+    };
+    let event = Event {
+        moment: 400,
+        owner_is_dead: false,
+        is_by_token: false,
+        before: Some(ready),
+        after: Some(claimed),
+    };
+    let mut lives = Lives::default();
+    assert_eq!(lives.note(&1, &event, 1), Ok(()));
+    assert_eq!(lives.note(&2, &event, 1), Ok(()));
+    assert!(lives.note(&3, &event, 2).is_err());
 }
