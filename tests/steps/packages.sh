@@ -57,7 +57,7 @@ step_packages() {
             continue
         fi
         cargo clippy --locked --all-features --all-targets --manifest-path "$manifest" -- -D warnings
-        if [ -d "$(dirname "$manifest")/tests" ]; then
+        if [ -d "$(dirname "$manifest")/tests" ] || [[ $manifest = *mutants* ]]; then
             [[ $manifest != *jetstream* ]] || have nats-server || leave_out "nats-server is missing, so no test of $manifest runs"
             cargo test --locked --manifest-path "$manifest"
         fi
@@ -73,7 +73,7 @@ step_peers() {
 }
 
 other_packages() {
-    maybe benches/peers/Cargo.toml examples/grpc/Cargo.toml examples/jetstream/Cargo.toml examples/outbox/Cargo.toml
+    maybe benches/peers/Cargo.toml examples/grpc/Cargo.toml examples/jetstream/Cargo.toml examples/outbox/Cargo.toml tests/mutants/Cargo.toml
 }
 
 maybe() {

@@ -1,0 +1,78 @@
+//! Which tests visit which places, and how long they take.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::copy::Binary;
+use crate::process::{Ended, Run, list, run, side_by_side};
+
+/// Slower tests are left out, and named.
+const LONGEST: Duration = Duration::from_secs(25);
+
+#[derive(Clone, Debug)]
+pub struct Test {
+    /// The number of its binary.
+    pub binary: usize,
+    pub name: String,
+    pub time: Duration,
+    /// The places that it visits.
+    pub visits: Vec<usize>,
+}
+
+/// Runs every test once, alone, and once more beside the others. Those that fail without a mutant tell nothing of one.
+pub fn visits(
+    binaries: &[Binary],
+    folder: &Path,
+    scratch: &Path,
+    jobs: usize,
+) -> io::Result<Vec<Test>> {
+    let mut names = Vec::new();
+    for (number, binary) in binaries.iter().enumerate() {
+        names.extend(list(binary, folder)?.into_iter().map(|name| (number, name)));
+    }
+    let notes_of = |place: usize| scratch.join(format!("visits-{place}"));
+    let numbered: Vec<_> = names.iter().enumerate().collect();
+    let noted = side_by_side(&numbered, jobs, |(place, (binary, name))| {
+        let notes = notes_of(*place);
+        let _ = fs::remove_file(&notes);
+        let started = Instant::now();
+        let ended = run(
+            &binaries[*binary],
+            &[name],
+            &Run {
+                folder,
+                threads: 1,
+                limit: LONGEST,
+                mutant: None,
+                notes: Some(&notes),
+            },
+        );
+        let time = started.elapsed();
+        let text = fs::read_to_string(&notes).unwrap_or_default();
+        let _ = fs::remove_file(&notes);
+        let mut visits: Vec<usize> = text.lines().filter_map(|line| line.parse().ok()).collect();
+        visits.sort_unstable();
+        visits.dedup();
+        let test = Test {
+            binary: *binary,
+            name: name.clone(),
+            time,
+            visits,
+        };
+        (test, ended)
+    });
+    let mut tests = Vec::new();
+    for (test, ended) in noted {
+        match ended {
+            Ended::Passed if test.visits.is_empty() => {}
+            Ended::Passed => tests.push(test),
+            Ended::Failed(why) => {
+                eprintln!("left out, fails without a mutant: {} ({why})", test.name)
+            }
+            Ended::TimedOut => eprintln!("left out, too slow: {}", test.name),
+        }
+    }
+    Ok(tests)
+}
