@@ -184,6 +184,22 @@ mod tests {
         assert_eq!(due.next_fire_at, EIGHT + 2 * DAY);
     }
 
+    #[test]
+    fn new_rules_move_an_occurrence_by_three_hours_at_most() {
+        let millisecond = Duration::from_millis(1);
+        for (before_the_next, next_fire_at) in [
+            (3 * HOUR, EIGHT + 2 * DAY),
+            // Farther away it is the one before, deferred.
+            (3 * HOUR + millisecond, EIGHT + DAY),
+        ] {
+            let mut schedule = at_eight();
+            schedule.next_fire_at = EIGHT + (DAY - before_the_next);
+            let due = schedule.due(schedule.next_fire_at).unwrap();
+            assert!(due.fires && due.skipped == 0);
+            assert_eq!(due.next_fire_at, next_fire_at, "{before_the_next:?}");
+        }
+    }
+
     /// A schedule that another subscription took over has the second of that one.
     #[test]
     fn an_occurrence_at_any_second_of_its_minute_is_none_that_was_deferred() {

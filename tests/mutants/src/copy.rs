@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,7 +24,8 @@ pub struct Copy {
     pub folder: PathBuf,
     files: Vec<String>,
     pub mutants: Vec<Mutant>,
-    edits: BTreeMap<String, Vec<Edit>>,
+    /// Sources as they were read, and their mutants.
+    edits: BTreeMap<String, (String, Vec<Edit>)>,
     rendered: BTreeMap<String, Rendered>,
     /// Functions that are called where only `const` ones can be.
     constant: BTreeSet<String>,
@@ -50,7 +52,7 @@ impl Copy {
             constant: BTreeSet::new(),
             dropped: BTreeSet::new(),
         };
-        copy.find()?;
+        copy.recall()?;
         Ok(copy)
     }
 
@@ -63,7 +65,7 @@ impl Copy {
             let found = places(file, &source, self.mutants.len(), &self.constant)
                 .map_err(|error| io::Error::other(format!("{file}: {error}")))?;
             self.mutants.extend(found.mutants);
-            self.edits.insert(file.clone(), found.edits);
+            self.edits.insert(file.clone(), (source, found.edits));
         }
         Ok(())
     }
@@ -87,9 +89,8 @@ impl Copy {
                 continue;
             }
             let mut content = fs::read(&from)?;
-            if let Some(edits) = self.edits.get(file) {
-                let source = String::from_utf8_lossy(&content).into_owned();
-                let rendered = render(&source, edits, &self.dropped);
+            if let Some((source, edits)) = self.edits.get(file) {
+                let rendered = render(source, edits, &self.dropped);
                 content = rendered.text.clone().into_bytes();
                 self.rendered.insert(file.to_owned(), rendered);
             }
@@ -140,7 +141,9 @@ impl Copy {
                 let places = self.mutants.iter().enumerate();
                 let places = places.filter(|(_, mutant)| dropped.contains(&mutant.key()));
                 self.dropped = places.map(|(place, _)| place).collect();
-            } else if self.dropped.len() == before.0 {
+            }
+            self.remember()?;
+            if (self.dropped.len(), self.constant.len()) == before {
                 for error in errors.iter().take(3) {
                     eprintln!("{}", error["rendered"].as_str().unwrap_or_default());
                 }
@@ -156,7 +159,7 @@ impl Copy {
         let mut cargo = Command::new("cargo");
         match builds {
             true => cargo.args(["test", "--no-run"]),
-            false => cargo.arg("check"),
+            false => cargo.args(["check", "--profile", "test"]),
         };
         cargo.args([
             "--locked",
@@ -229,21 +232,21 @@ impl Copy {
                 return;
             }
         }
+        // Such as a pattern that is missing: one of the function's is the cause.
+        for (_, span) in spans {
+            self.drop_function(span);
+        }
     }
 
     fn drop_at(&mut self, span: &Value) -> bool {
-        let (Some(file), Some(start), Some(end)) = (
-            span["file_name"].as_str(),
-            span["byte_start"].as_u64(),
-            span["byte_end"].as_u64(),
-        ) else {
+        let Some(place) = Place::of(span) else {
             return false;
         };
-        let Some(rendered) = self.rendered.get(file) else {
+        let Some(rendered) = self.rendered.get(place.file) else {
             return false;
         };
-        let (start, end) = (start as usize, end as usize);
-        let holds = |range: &Octets| range.start <= start && end <= range.end;
+        let holds =
+            |range: &Octets| range.start <= place.range.start && place.range.end <= range.end;
         let around = rendered.written.iter().filter(|(range, _)| holds(range));
         match around.min_by_key(|(range, _)| range.len()) {
             Some((_, mutants)) => {
@@ -252,6 +255,98 @@ impl Copy {
             }
             None => false,
         }
+    }
+
+    /// Drops all mutants of a function: of the last one that has a mutant before the place.
+    fn drop_function(&mut self, span: &Value) {
+        let Some(place) = Place::of(span) else { return };
+        let Some(rendered) = self.rendered.get(place.file) else {
+            return;
+        };
+        let before = rendered
+            .written
+            .iter()
+            .filter(|(range, _)| range.start <= place.range.start);
+        let Some((_, last)) = before.max_by_key(|(range, _)| range.start) else {
+            return;
+        };
+        let function = last.iter().map(|mutant| &self.mutants[*mutant]).next();
+        let Some(function) = function.map(|mutant| (mutant.file.clone(), mutant.function.clone()))
+        else {
+            return;
+        };
+        for (number, mutant) in self.mutants.iter().enumerate() {
+            if mutant.file == function.0 && mutant.function == function.1 {
+                self.dropped.insert(number);
+            }
+        }
+    }
+
+    /// What earlier builds found out about files that are the same still.
+    fn recall(&mut self) -> io::Result<()> {
+        let text = fs::read_to_string(self.memory()).unwrap_or_default();
+        let mut known = BTreeSet::new();
+        for line in text.lines() {
+            match line.split('\t').collect::<Vec<_>>().as_slice() {
+                ["const", name] => {
+                    self.constant.insert((*name).to_owned());
+                }
+                [hash, file, name] => {
+                    known.insert(((*hash).to_owned(), (*file).to_owned(), (*name).to_owned()));
+                }
+                _ => {}
+            }
+        }
+        self.find()?;
+        let mut hashes = BTreeMap::new();
+        for file in &self.files {
+            hashes.insert(file.clone(), self.hash(file));
+        }
+        for (number, mutant) in self.mutants.iter().enumerate() {
+            let (file, name) = mutant.key();
+            if known.contains(&(hashes[&file].clone(), file, name)) {
+                self.dropped.insert(number);
+            }
+        }
+        Ok(())
+    }
+
+    fn remember(&self) -> io::Result<()> {
+        let mut text = String::new();
+        for name in &self.constant {
+            text.push_str(&format!("const\t{name}\n"));
+        }
+        for mutant in &self.dropped {
+            let (file, name) = self.mutants[*mutant].key();
+            text.push_str(&format!("{}\t{file}\t{name}\n", self.hash(&file)));
+        }
+        fs::write(self.memory(), text)
+    }
+
+    fn memory(&self) -> PathBuf {
+        self.folder.with_file_name("does-not-compile")
+    }
+
+    fn hash(&self, file: &str) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.edits[file].0.hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
+    }
+}
+
+#[derive(Debug)]
+struct Place<'a> {
+    file: &'a str,
+    range: Octets,
+}
+
+impl<'a> Place<'a> {
+    fn of(span: &'a Value) -> Option<Self> {
+        let number = |name: &str| usize::try_from(span[name].as_u64()?).ok();
+        Some(Self {
+            file: span["file_name"].as_str()?,
+            range: number("byte_start")?..number("byte_end")?,
+        })
     }
 }
 

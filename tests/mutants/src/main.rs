@@ -30,6 +30,7 @@ Sets: pure (without a name), engine, stores, api.
   --again          only the mutants that survived the last run of these files
   --only TEXT      only mutants whose name contains this text
   --tests NAME     another binary with tests: engine, stores, pure
+  --skip TEXT      no tests whose names begin with this
   --jobs NUMBER    processes at a time; default: the number of cores
   --seconds NUMBER tests of a mutant at most, by their time without it; default: 40
 ";
@@ -41,6 +42,7 @@ struct Options {
     list: bool,
     again: bool,
     only: Option<String>,
+    skipped: Vec<String>,
     jobs: usize,
     budget: Duration,
 }
@@ -70,6 +72,7 @@ fn options() -> io::Result<Option<Options>> {
         list: false,
         again: false,
         only: None,
+        skipped: Vec::new(),
         jobs: std::thread::available_parallelism().map_or(2, usize::from),
         budget: Duration::from_secs(40),
     };
@@ -88,6 +91,7 @@ fn options() -> io::Result<Option<Options>> {
             "--list" => options.list = true,
             "--again" => options.again = true,
             "--only" => options.only = Some(value()?),
+            "--skip" => options.skipped.push(value()?),
             "--tests" => tests.push(value()?),
             "--jobs" => options.jobs = value()?.parse().map_err(io::Error::other)?,
             "--seconds" => {
@@ -140,7 +144,7 @@ fn go(options: &Options) -> io::Result<bool> {
     let tests: Vec<_> = options.tests.iter().map(String::as_str).collect();
     let binaries = copy.build(&tests)?;
     eprintln!("built in {} s", started.elapsed().as_secs());
-    let tests = visits::visits(&binaries, &folder, &scratch, options.jobs)?;
+    let tests = visits::visits(&binaries, &folder, &scratch, options.jobs, &options.skipped)?;
     eprintln!(
         "{} tests visit places; {} s so far",
         tests.len(),

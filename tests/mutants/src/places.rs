@@ -347,9 +347,10 @@ impl Finder<'_> {
     }
 
     fn arms(&mut self, expr: &syn::ExprMatch) {
-        let is_open = expr.arms.last().is_some_and(|last| {
-            last.guard.is_none() && matches!(&last.pat, syn::Pat::Wild(_) | syn::Pat::Ident(_))
-        });
+        let is_open = expr
+            .arms
+            .last()
+            .is_some_and(|last| last.guard.is_none() && takes_all(&last.pat));
         for (place, arm) in expr.arms.iter().enumerate() {
             if let Some((_, guard)) = &arm.guard {
                 self.condition(guard, &["true", "false"]);
@@ -599,6 +600,18 @@ fn has_let(expr: &Expr) -> bool {
     match expr {
         Expr::Let(_) => true,
         Expr::Binary(binary) => has_let(&binary.left) || has_let(&binary.right),
+        _ => false,
+    }
+}
+
+/// Whether a pattern is `_` or a name, and not that of a variant such as `None`.
+fn takes_all(pattern: &syn::Pat) -> bool {
+    match pattern {
+        syn::Pat::Wild(_) => true,
+        syn::Pat::Ident(name) => {
+            let name = name.ident.to_string();
+            name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
+        }
         _ => false,
     }
 }

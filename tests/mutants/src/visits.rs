@@ -27,10 +27,17 @@ pub fn visits(
     folder: &Path,
     scratch: &Path,
     jobs: usize,
+    skipped: &[String],
 ) -> io::Result<Vec<Test>> {
+    let build = build(binaries, skipped)?;
+    if let Some(tests) = recall(&scratch.join("visits"), &build) {
+        return Ok(tests);
+    }
     let mut names = Vec::new();
     for (number, binary) in binaries.iter().enumerate() {
-        names.extend(list(binary, folder)?.into_iter().map(|name| (number, name)));
+        let listed = list(binary, folder)?.into_iter();
+        let listed = listed.filter(|name| !skipped.iter().any(|skip| name.starts_with(skip)));
+        names.extend(listed.map(|name| (number, name)));
     }
     let notes_of = |place: usize| scratch.join(format!("visits-{place}"));
     let numbered: Vec<_> = names.iter().enumerate().collect();
@@ -74,5 +81,54 @@ pub fn visits(
             Ended::TimedOut => eprintln!("left out, too slow: {}", test.name),
         }
     }
+    remember(&scratch.join("visits"), &build, &tests)?;
     Ok(tests)
+}
+
+/// What the visits depend on: the binaries, and what is left out.
+fn build(binaries: &[Binary], skipped: &[String]) -> io::Result<String> {
+    let mut build = skipped.join(" ");
+    for binary in binaries {
+        let written = fs::metadata(&binary.path)?.modified()?;
+        build.push_str(&format!(" {} {written:?}", binary.path.display()));
+    }
+    Ok(build)
+}
+
+/// A line for the build, and one for each test.
+fn remember(path: &Path, build: &str, tests: &[Test]) -> io::Result<()> {
+    let mut text = format!("{build}\n");
+    for test in tests {
+        let visits: Vec<_> = test.visits.iter().map(usize::to_string).collect();
+        let time = test.time.as_micros();
+        let visits = visits.join(" ");
+        text.push_str(&format!(
+            "{}\t{}\t{time}\t{visits}\n",
+            test.binary, test.name
+        ));
+    }
+    fs::write(path, text)
+}
+
+fn recall(path: &Path, build: &str) -> Option<Vec<Test>> {
+    let text = fs::read_to_string(path).ok()?;
+    let mut lines = text.lines();
+    if lines.next()? != build {
+        return None;
+    }
+    lines
+        .map(|line| {
+            let mut parts = line.split('\t');
+            Some(Test {
+                binary: parts.next()?.parse().ok()?,
+                name: parts.next()?.to_owned(),
+                time: Duration::from_micros(parts.next()?.parse().ok()?),
+                visits: parts
+                    .next()?
+                    .split(' ')
+                    .filter_map(|visit| visit.parse().ok())
+                    .collect(),
+            })
+        })
+        .collect()
 }
