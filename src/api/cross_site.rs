@@ -198,6 +198,15 @@ mod tests {
     }
 
     #[test]
+    fn without_a_host_no_origin_is_ours() {
+        let request = Request::post("/notify")
+            .header("cookie", "a=1")
+            .header("origin", "https://app.example");
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        assert!(check(&parts, false, &[]).is_err());
+    }
+
+    #[test]
     fn what_is_no_browser_passes() {
         assert!(passes(&[COOKIE]));
         assert!(passes(&[("authorization", "Basic YWRtaW46eA==")]));

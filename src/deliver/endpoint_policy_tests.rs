@@ -441,7 +441,11 @@ fn hosts_that_are_not_listed_individually_have_a_suffix() {
     let public = EndpointPolicy::public_hosts();
     let both = "known, public, *.push.example.co.uk, ntfy.example.org:8443, a.notify.windows.com";
     let both: EndpointPolicy = both.parse().unwrap();
+    let wide: EndpointPolicy = "*.windows.com".parse().unwrap();
     for (policy, host, suffix) in [
+        (&wide, "db5p.notify.windows.com", Some("notify.windows.com")),
+        (&wide, "db5p.push.windows.com", Some("windows.com")),
+        (&public, "a.localhost", Some("a.localhost")),
         (&both, "fcm.googleapis.com", None),
         (&both, "x.push.apple.com", Some("push.apple.com")),
         (&both, "ntfy.example.org", None),
@@ -478,6 +482,24 @@ fn hosts_that_are_not_listed_individually_have_a_suffix() {
         ),
     ] {
         assert_eq!(policy.open_suffix(host).as_deref(), suffix, "{host}");
+    }
+}
+
+#[cfg(feature = "client")]
+#[test]
+fn a_policy_names_known_push_services_and_hosts_that_it_lists_whole() {
+    let list: EndpointPolicy = "ntfy.example.org, *.example.net".parse().unwrap();
+    for (host, by_list) in [
+        ("fcm.googleapis.com", true),
+        ("ntfy.example.org", true),
+        ("NTFY.example.org", true),
+        ("other.example.org", false),
+        ("a.example.net", false),
+    ] {
+        assert_eq!(list.names(host), by_list, "{host}");
+        let is_known = host == "fcm.googleapis.com";
+        let public = EndpointPolicy::public_hosts();
+        assert_eq!(public.names(host), is_known, "{host}");
     }
 }
 

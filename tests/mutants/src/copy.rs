@@ -329,7 +329,7 @@ impl Copy {
 
     fn hash(&self, file: &str) -> String {
         let mut hasher = DefaultHasher::new();
-        self.edits[file].0.hash(&mut hasher);
+        self.edits[file].0.as_bytes().hash(&mut hasher);
         format!("{:016x}", hasher.finish())
     }
 }

@@ -117,7 +117,7 @@ fn options() -> io::Result<Option<Options>> {
     let paths: Vec<_> = paths.iter().map(String::as_str).collect();
     options.files = sources(&root(), &paths)?;
     options.tests = tests;
-    options.name = names.join("+").replace('/', "_");
+    options.name = names.join("+").replace('/', "_").chars().take(60).collect();
     Ok(Some(options))
 }
 

@@ -183,7 +183,7 @@ impl Finder<'_> {
             syn::ReturnType::Type(_, of) => constants(of),
         };
         for value in values {
-            if whole == value {
+            if whole == value || value == "Default::default()" && whole == "Self::default()" {
                 continue;
             }
             let said = match value.as_str() {

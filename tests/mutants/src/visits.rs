@@ -9,7 +9,7 @@ use crate::copy::Binary;
 use crate::process::{Ended, Run, list, run, side_by_side};
 
 /// Slower tests are left out, and named.
-const LONGEST: Duration = Duration::from_secs(25);
+const LONGEST: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
 pub struct Test {
