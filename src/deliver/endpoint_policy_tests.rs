@@ -212,6 +212,26 @@ fn a_list_names_hosts_parents_and_ports() {
     );
 }
 
+#[test]
+fn labels_have_63_characters_at_most_and_hosts_253() {
+    let public = EndpointPolicy::public_hosts();
+    // Longer ones than those of an endpoint come with the URLs that are dialled.
+    let checked = |host: &str| {
+        let uri: Uri = format!("https://{host}/x").parse().unwrap();
+        public.check_uri(&uri).map_err(|error| error.kind())
+    };
+    let host = |lengths: &[usize]| {
+        let labels: Vec<_> = lengths.iter().map(|length| "a".repeat(*length)).collect();
+        format!("{}.com", labels.join("."))
+    };
+    let malformed = Err(PolicyErrorKind::MalformedHost);
+    assert_eq!(checked(&host(&[63, 63, 63, 57])), Ok(()));
+    assert_eq!(checked(&host(&[63, 63, 63, 58])), malformed);
+    assert_eq!(checked(&host(&[64])), malformed);
+    assert_eq!(checked("a!b.example.com"), malformed);
+    assert_eq!(checked("push.example.x1"), Ok(()));
+}
+
 /// A stranger cannot make the server post to other resources of these hosts, under any rule that admits the host.
 #[test]
 fn other_resources_of_a_known_push_service_are_refused() {
