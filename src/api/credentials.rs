@@ -307,6 +307,22 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_password_alone_is_enough_and_may_have_colons() {
+        for password in [PASSWORD, ":correct:horse:"] {
+            let only = AdminCredentials::new().with_password(password).unwrap();
+            assert!(only.is_configured());
+            let right = basic(&format!("admin:{password}"));
+            assert_eq!(check(&only, &right), Ok(()));
+            let other_scheme = right.replace("Basic", "Digest");
+            assert_eq!(
+                check(&only, &other_scheme),
+                Err(Denied::WrongCredentials),
+                "{other_scheme}"
+            );
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn ten_wrong_passwords_close_basic_for_their_peer_only() {
         let both = both();

@@ -198,6 +198,15 @@ mod tests {
     }
 
     #[test]
+    fn without_a_host_no_origin_is_ours() {
+        let request = Request::post("/notify")
+            .header("cookie", "a=1")
+            .header("origin", "https://app.example");
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        assert!(check(&parts, false, &[]).is_err());
+    }
+
+    #[test]
     fn what_is_no_browser_passes() {
         assert!(passes(&[COOKIE]));
         assert!(passes(&[("authorization", "Basic YWRtaW46eA==")]));
@@ -221,11 +230,35 @@ mod tests {
     }
 
     #[test]
+    fn on_an_administrators_route_only_a_bearer_token_is_none_of_a_browsers_credentials() {
+        let passes = |authorization: Option<&str>, is_admin| {
+            let mut request = Request::post("/notify").header("sec-fetch-site", "cross-site");
+            if let Some(authorization) = authorization {
+                request = request.header("authorization", authorization);
+            }
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            check(&parts, is_admin, &[]).is_ok()
+        };
+        for (authorization, admins) in [
+            (None, false),
+            (Some("Digest x"), false),
+            (Some("Bearer"), false),
+            (Some("bEARER x"), true),
+        ] {
+            assert_eq!(passes(authorization, true), admins, "{authorization:?}");
+            assert!(passes(authorization, false), "{authorization:?}");
+        }
+    }
+
+    #[test]
     fn the_uri_names_the_host_in_http_2() {
-        let request = Request::post("https://app.example/notify");
-        let request = request
-            .header("cookie", "a=1")
-            .header("origin", "https://app.example");
-        assert!(check(&request.body(()).unwrap().into_parts().0, false, &[]).is_ok());
+        for (host, expected) in [("app.example", true), ("evil.example", false)] {
+            let request = Request::post("https://app.example/notify")
+                .header("cookie", "a=1")
+                .header("host", host)
+                .header("origin", format!("https://{host}"));
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            assert_eq!(check(&parts, false, &[]).is_ok(), expected, "{host}");
+        }
     }
 }

@@ -136,6 +136,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_shared_minute_begins_anew_when_it_is_over() {
+        let mut wrong = WrongPasswords::default();
+        let start = Instant::now();
+        for minute in 0..3 {
+            let now = start + Minute::LENGTH * minute;
+            for _ in 0..Minute::MOST {
+                assert_eq!(wrong.check(None, now), Ok(()), "{minute}");
+                wrong.count(None, now);
+            }
+            let retry_after = Minute::LENGTH;
+            let refused = Err(Denied::TooManyFailures { retry_after });
+            assert_eq!(wrong.check(None, now), refused, "{minute}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_minute_begins_with_the_first_wrong_password() {
         let mut wrong = WrongPasswords::default();
         let start = Instant::now();

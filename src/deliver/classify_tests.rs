@@ -68,6 +68,7 @@ rows! {
     fcm_500: Fcm, 500, "" => Transient, None;
     fcm_503: Fcm, 503, "" => Transient, None;
     fcm_2xx_is_accepted_whatever_it_says: Fcm, 201, "MismatchSenderId" => Accepted, None;
+    fcm_2xx_has_no_reason: Fcm, 201, "NotRegistered" => Accepted, None;
     fcm_410_is_gone_whatever_it_says: Fcm, 410, "do not correspond" => Gone, None;
 
     mozilla_201: Mozilla, 201, "" => Accepted, None;
@@ -108,6 +109,9 @@ rows! {
     apple_bad_request: Apple, 400, r#"{"reason":"BadWebPushRequest"}"# => BadRequest, Some("BadWebPushRequest");
     apple_mismatch: Apple, 400, r#"{"reason":"VapidPkHashMismatch"}"# => KeyMismatch, Some("VapidPkHashMismatch");
     apple_mismatch_as_403: Apple, 403, r#"{"reason":"VapidPkHashMismatch"}"# => KeyMismatch, Some("VapidPkHashMismatch");
+    apple_mismatch_as_401: Apple, 401, r#"{"reason":"VapidPkHashMismatch"}"# => KeyMismatch, Some("VapidPkHashMismatch");
+    apple_bad_authorization_as_400: Apple, 400, r#"{"reason":"BadAuthorizationHeader"}"#
+        => SenderFault, Some("BadAuthorizationHeader");
     apple_bad_key: Apple, 400, r#"{"reason":"BadVapidPublicKey"}"# => SenderFault, Some("BadVapidPublicKey");
     apple_bad_authorization: Apple, 403, r#"{"reason":"BadAuthorizationHeader"}"#
         => SenderFault, Some("BadAuthorizationHeader");
@@ -237,6 +241,9 @@ fn only_the_head_of_the_body_is_read() {
 fn a_long_or_binary_reason_is_left_out() {
     let long = format!(r#"{{"reason":"{}"}}"#, "a".repeat(129));
     assert_eq!(read(Apple, 400, &[], &long).reason, None);
+    let longest = "a".repeat(128);
+    let verdict = read(Apple, 400, &[], &format!(r#"{{"reason":"{longest}"}}"#));
+    assert_eq!(verdict.reason.as_deref(), Some(&*longest));
     assert_eq!(read(Apple, 400, &[], r#"{"reason":"é"}"#).reason, None);
     assert_eq!(read(Apple, 400, &[], r#"{"reason":""}"#).reason, None);
 }

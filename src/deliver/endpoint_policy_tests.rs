@@ -212,6 +212,26 @@ fn a_list_names_hosts_parents_and_ports() {
     );
 }
 
+#[test]
+fn labels_have_63_characters_at_most_and_hosts_253() {
+    let public = EndpointPolicy::public_hosts();
+    // Longer ones than those of an endpoint come with the URLs that are dialled.
+    let checked = |host: &str| {
+        let uri: Uri = format!("https://{host}/x").parse().unwrap();
+        public.check_uri(&uri).map_err(|error| error.kind())
+    };
+    let host = |lengths: &[usize]| {
+        let labels: Vec<_> = lengths.iter().map(|length| "a".repeat(*length)).collect();
+        format!("{}.com", labels.join("."))
+    };
+    let malformed = Err(PolicyErrorKind::MalformedHost);
+    assert_eq!(checked(&host(&[63, 63, 63, 57])), Ok(()));
+    assert_eq!(checked(&host(&[63, 63, 63, 58])), malformed);
+    assert_eq!(checked(&host(&[64])), malformed);
+    assert_eq!(checked("a!b.example.com"), malformed);
+    assert_eq!(checked("push.example.x1"), Ok(()));
+}
+
 /// A stranger cannot make the server post to other resources of these hosts, under any rule that admits the host.
 #[test]
 fn other_resources_of_a_known_push_service_are_refused() {
@@ -441,7 +461,11 @@ fn hosts_that_are_not_listed_individually_have_a_suffix() {
     let public = EndpointPolicy::public_hosts();
     let both = "known, public, *.push.example.co.uk, ntfy.example.org:8443, a.notify.windows.com";
     let both: EndpointPolicy = both.parse().unwrap();
+    let wide: EndpointPolicy = "*.windows.com".parse().unwrap();
     for (policy, host, suffix) in [
+        (&wide, "db5p.notify.windows.com", Some("notify.windows.com")),
+        (&wide, "db5p.push.windows.com", Some("windows.com")),
+        (&public, "a.localhost", Some("a.localhost")),
         (&both, "fcm.googleapis.com", None),
         (&both, "x.push.apple.com", Some("push.apple.com")),
         (&both, "ntfy.example.org", None),
@@ -483,6 +507,24 @@ fn hosts_that_are_not_listed_individually_have_a_suffix() {
         (&both, "push.example.co.uk", Some("example.co.uk")),
     ] {
         assert_eq!(policy.open_suffix(host).as_deref(), suffix, "{host}");
+    }
+}
+
+#[cfg(feature = "client")]
+#[test]
+fn a_policy_names_known_push_services_and_hosts_that_it_lists_whole() {
+    let list: EndpointPolicy = "ntfy.example.org, *.example.net".parse().unwrap();
+    for (host, by_list) in [
+        ("fcm.googleapis.com", true),
+        ("ntfy.example.org", true),
+        ("NTFY.example.org", true),
+        ("other.example.org", false),
+        ("a.example.net", false),
+    ] {
+        assert_eq!(list.names(host), by_list, "{host}");
+        let is_known = host == "fcm.googleapis.com";
+        let public = EndpointPolicy::public_hosts();
+        assert_eq!(public.names(host), is_known, "{host}");
     }
 }
 

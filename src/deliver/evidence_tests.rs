@@ -266,3 +266,111 @@ fn its_memory_is_bounded() {
         );
     }
 }
+
+#[test]
+fn losses_of_a_test_or_of_a_row_that_fails_for_more_than_ten_minutes_may_be_its_own() {
+    assert!(!row(1).is_suspect(at(0)));
+    let row_that_fails = failing(1, 0);
+    assert!(!row_that_fails.is_suspect(at(600)));
+    assert!(row_that_fails.is_suspect(at(600) + Duration::from_millis(1)));
+    let test = Row {
+        is_test: true,
+        ..row(1)
+    };
+    assert!(test.is_suspect(at(0)));
+}
+
+#[test]
+fn a_row_fails_alone_that_failed_before_the_first_request_or_soon_after_an_acceptance() {
+    let mut origin = Evidence::default();
+    origin.prove();
+    assert!(!origin.is_witness(&failing(1, 0)), "nothing is known");
+    origin.begins(&row(1), at(0));
+    assert!(!origin.is_witness(&failing(1, -1)));
+    assert!(origin.is_witness(&failing(1, 0)));
+    origin.accepted(&row(1), at(10));
+    for (since, is_witness) in [(0, false), (40, false), (41, true)] {
+        assert_eq!(origin.is_witness(&failing(1, since)), is_witness, "{since}");
+    }
+}
+
+#[test]
+fn acceptances_of_rows_that_worked_speak_for_an_origin_that_seems_unreachable() {
+    for (good, concludes) in [(3, true), (4, false)] {
+        let mut origin = proven();
+        assert!(!fail(&mut origin, (0..20).map(row), Unreachable, 0));
+        for n in 0..good {
+            origin.accepted(&row(100 + n), at(5));
+        }
+        for n in 0..50 {
+            origin.accepted(&stranger(100 + n), at(5));
+        }
+        let concluded = fail(&mut origin, [row(20)], Unreachable, 5);
+        assert_eq!(concluded, concludes, "{good}");
+    }
+}
+
+#[test]
+fn failures_are_enough_from_85_percent_on() {
+    for (bad, good, concludes) in [(17, 3, true), (16, 3, false)] {
+        let mut origin = proven();
+        assert!(!fail(&mut origin, (1..bad).map(row), Unreachable, 0));
+        for n in 0..good {
+            origin.answered(&row(100 + n), at(2));
+        }
+        let concluded = fail(&mut origin, [row(0)], Unreachable, 4);
+        assert_eq!(concluded, concludes, "{bad}");
+    }
+}
+
+#[test]
+fn a_row_that_fails_for_two_reasons_counts_for_both() {
+    let mut origin = proven();
+    assert!(!fail(&mut origin, (0..8).map(row), RateLimited, 0));
+    assert!(!fail(&mut origin, (0..8).map(row), Unreachable, 1));
+    assert!(fail(&mut origin, [row(0)], Unreachable, 4));
+}
+
+#[test]
+fn nothing_is_left_of_what_is_cleared() {
+    let mut origin = proven();
+    assert!(!fail(&mut origin, (0..8).map(row), Unreachable, 0));
+    assert!(origin.is_suspect(at(1)));
+    origin.clear();
+    assert!(!origin.is_suspect(at(1)));
+    assert!(!fail(&mut origin, [row(8)], Unreachable, 3));
+}
+
+#[test]
+fn a_failure_counts_for_ten_buckets_of_six_seconds() {
+    // The first moment of a bucket.
+    let start = 2;
+    for (secs, concludes) in [(59, true), (60, false)] {
+        let mut origin = proven();
+        assert!(!fail(&mut origin, (0..7).map(row), Unreachable, start));
+        let concluded = fail(&mut origin, [row(7)], Unreachable, start + secs);
+        assert_eq!(concluded, concludes, "{secs}");
+    }
+    // Later ones do not end with it.
+    let mut origin = proven();
+    assert!(!fail(&mut origin, [row(0)], Unreachable, start));
+    assert!(!fail(&mut origin, (1..7).map(row), Unreachable, start + 54));
+    assert!(!fail(&mut origin, [row(7)], Unreachable, start + 60));
+    assert!(fail(&mut origin, [row(8)], Unreachable, start + 60));
+}
+
+#[test]
+fn an_acceptance_of_this_very_moment_contradicts() {
+    let mut origin = proven();
+    origin.accepted(&row(200), at(100));
+    assert!(!fail(&mut origin, (0..20).map(row), SenderFault, 100));
+    assert!(!fail(&mut origin, [row(20)], SenderFault, 103));
+}
+
+#[test]
+fn rows_that_fail_after_a_clock_was_set_back_are_evidence() {
+    let mut origin = Evidence::default();
+    origin.begins(&row(200), at(86_400));
+    origin.begins(&row(200), at(0));
+    assert!(origin.is_witness(&failing(1, 1)));
+}

@@ -50,6 +50,84 @@ fn there_is_little_room_until_an_origin_has_answered_and_none_while_it_is_closed
 }
 
 #[test]
+fn an_unknown_origin_gets_few_requests_within_the_bounds() {
+    for (gates, unknown, most) in [
+        (OriginGates::new(), 8, 600),
+        (OriginGates::with_in_flight(4), 4, 4),
+        (OriginGates::with_in_flight_between(20, 30), 20, 30),
+    ] {
+        assert_eq!((gates.room_for_unknown(), gates.most()), (unknown, most));
+    }
+}
+
+#[test]
+fn pauses_of_others_close_gates_that_are_not_known_yet() {
+    let gates = OriginGates::new();
+    gates.load([shared(5, 100)], at(0));
+    assert_eq!(gates.closed(at(0)), [(origin(5), limited(100))]);
+}
+
+#[cfg(any(feature = "api", feature = "metrics"))]
+#[test]
+fn gates_are_listed_with_the_busiest_first() {
+    let gates = OriginGates::new();
+    let mut held = Vec::new();
+    for n in [1, 2, 2, 3, 2, 3] {
+        let mut permit = gates.gate(&origin(n)).try_acquire().unwrap();
+        permit.begin();
+        held.push(permit);
+    }
+    let all = gates.all();
+    let all = all
+        .iter()
+        .map(|gate| (gate.origin().clone(), gate.in_flight()));
+    let all: Vec<_> = all.collect();
+    assert_eq!(all, [(origin(2), 3), (origin(3), 2), (origin(1), 1)]);
+}
+
+#[test]
+fn a_gate_knows_what_it_has_recalled_and_what_it_could_not_share() {
+    let gate = OriginGates::new().gate(&origin(1));
+    assert!(!gate.is_recalled() && !gate.has_accepted());
+    gate.recall(false);
+    assert!(gate.is_recalled() && !gate.has_accepted());
+    gate.recall(true);
+    assert!(gate.is_recalled() && gate.has_accepted());
+    // Refusals of rows that were never accepted say nothing from here on.
+    for n in 0..20 {
+        let row = Row {
+            key: crate::subscription::EndpointKey::from_bytes([n; 32]),
+            is_proven: false,
+            has_same_key: false,
+            ..accepted()
+        };
+        let refused = Observation {
+            row,
+            began: at(0),
+            outcome: crate::deliver::Outcome::SenderFault,
+            has_answered: true,
+            broke_off: false,
+            retry_after: None,
+        };
+        gate.observe(&refused, at(10));
+    }
+    assert_eq!(gate.closed_at(at(10)), None);
+
+    gate.keep_unshared(shared(1, 100), false);
+    assert_eq!(gate.take_unshared(), [shared(1, 100)]);
+}
+
+#[test]
+fn a_probe_that_was_withdrawn_leaves_its_place_to_the_next() {
+    let gate = OriginGates::new().gate(&origin(1));
+    gate.pause(at(10), PauseReason::SenderFault);
+    gate.admit(&accepted(), at(10)).unwrap();
+    assert!(gate.admit(&accepted(), at(10)).is_err());
+    gate.withdraw();
+    gate.admit(&accepted(), at(10)).unwrap();
+}
+
+#[test]
 fn permits_are_counted_per_origin() {
     let gates = OriginGates::with_in_flight(2);
     let gate = gates.gate(&origin(1));

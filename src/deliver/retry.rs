@@ -243,6 +243,21 @@ mod tests {
     }
 
     #[test]
+    fn no_pause_is_longer_than_a_day() {
+        let days = Duration::from_secs(10 * 86_400);
+        let policy = RetryPolicy::new(days, days, 2);
+        let (deadline, jitter) = (Timestamp::MAX, Jitter::FULL);
+        let at = policy.next_attempt(Outcome::Transient, 1, None, deadline, NOW, jitter);
+        assert_eq!(at, Some(NOW + Duration::from_millis(86_399_999)));
+    }
+
+    #[test]
+    fn the_default_is_that_of_its_documentation() {
+        let (base, cap) = (Duration::from_secs(2), Duration::from_secs(3600));
+        assert_eq!(RetryPolicy::default(), RetryPolicy::new(base, cap, 24));
+    }
+
+    #[test]
     fn random_fractions_differ() {
         let drawn: Vec<_> = (0..8).map(|_| Jitter::random()).collect();
         assert!(drawn.iter().any(|jitter| *jitter != drawn[0]));

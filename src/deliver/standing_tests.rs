@@ -464,3 +464,273 @@ fn a_limit_shows_that_an_origin_is_back() {
     assert!(unshared.len() == 1 && unshared[0].until <= at(31));
     assert_eq!(closed(&origin, 31), None);
 }
+
+#[test]
+fn pauses_double_up_to_their_longest() {
+    let waits = |reason, is_proven| -> Vec<u64> {
+        let wait = |number| rung(ladder(reason, is_proven), number).as_secs();
+        (1..=9).chain([u32::MAX]).map(wait).collect()
+    };
+    let limits: [u64; 10] = [5, 10, 20, 40, 80, 160, 320, 600, 600, 600];
+    assert_eq!(waits(LIMIT, true), limits);
+    assert_eq!(waits(LIMIT, false), limits);
+    let silences: [u64; 10] = [30, 60, 120, 240, 480, 600, 600, 600, 600, 600];
+    assert_eq!(waits(UNREACHABLE, true), silences);
+    let faults: [u64; 10] = [300, 600, 1200, 2400, 3600, 3600, 3600, 3600, 3600, 3600];
+    assert_eq!(waits(FAULT, true), faults);
+    let strangers: [u64; 10] = [30, 60, 120, 240, 300, 300, 300, 300, 300, 300];
+    assert_eq!(waits(UNREACHABLE, false), strangers);
+    assert_eq!(waits(FAULT, false), strangers);
+}
+
+#[test]
+fn connections_that_break_one_after_the_other_are_one_failure_per_time_on_the_way() {
+    let broken = |n: u8, began| {
+        let mut broken = seen(n, began, Outcome::Transient);
+        (broken.has_answered, broken.broke_off) = (false, true);
+        broken
+    };
+    let mut origin = standing();
+    origin.observe(&seen(1, 0, Outcome::Accepted), at(1));
+    for n in 0..100 {
+        origin.observe(&broken(n, 10), at(20));
+    }
+    // What began by the time of the last break was on a connection that broke then.
+    for n in 0..10 {
+        let secs = 20 + i64::from(n);
+        origin.observe(&broken(100 + n, secs - 1), at(secs));
+    }
+    for n in 0..10 {
+        origin.observe(&broken(110 + n, 20), at(30));
+    }
+    assert_eq!(closed(&origin, 30), None);
+    // Where nothing was ever answered, every row that fails is evidence.
+    let mut origin = standing();
+    for n in 0..8 {
+        origin.observe(&broken(n, 10), at(20));
+    }
+    assert_eq!(closed(&origin, 20), Some((50, UNREACHABLE)));
+}
+
+#[test]
+fn an_origin_that_may_be_overloaded_is_trusted_again_after_two_seconds() {
+    let mut origin = standing();
+    assert!(!origin.is_trusted(at(0)));
+    origin.observe(&seen(1, 0, Outcome::Accepted), at(0));
+    assert!(origin.is_trusted(at(0)));
+    for n in 0..8 {
+        origin.observe(&seen(n, 10, Outcome::Transient), at(11));
+    }
+    assert_eq!(closed(&origin, 11), None);
+    assert!(!origin.is_trusted(at(11)) && !origin.is_trusted(at(12)));
+    assert!(origin.is_trusted(at(13)));
+}
+
+#[test]
+fn what_strangers_caused_does_not_count_once_the_origin_is_proven() {
+    let mut origin = standing();
+    let fault = |n: u8, secs| {
+        let mut fault = seen(n, secs, Outcome::SenderFault);
+        fault.row = stranger(n);
+        fault
+    };
+    for n in 0..7 {
+        origin.observe(&fault(n, 0), at(0));
+    }
+    origin.prove();
+    origin.observe(&fault(7, 3), at(4));
+    for n in 10..17 {
+        origin.observe(&seen(n, 3, Outcome::SenderFault), at(4));
+    }
+    assert_eq!(closed(&origin, 4), None);
+}
+
+#[test]
+fn the_end_of_a_pause_is_shared_before_the_next_one_and_only_the_latest_pause() {
+    let mut origin = standing();
+    let pause = |until, reason| Pause::new(standing().origin, at(until), reason);
+    origin.pause(&pause(30, UNREACHABLE), at(0));
+    origin.pause(&pause(60, UNREACHABLE), at(0));
+    assert_eq!(origin.take_unshared(), [pause(60, UNREACHABLE)]);
+    // An answer ends it; two further pauses follow before that is written.
+    origin.observe(&seen(1, 60, Outcome::Gone), at(61));
+    origin.pause(&pause(90, LIMIT), at(61));
+    origin.pause(&pause(120, LIMIT), at(61));
+    let both = [pause(61, UNREACHABLE), pause(120, LIMIT)];
+    assert_eq!(origin.take_unshared(), both);
+    // Once it is taken, no pause is the end of another one.
+    origin.pause(&pause(150, LIMIT), at(121));
+    origin.pause(&pause(180, LIMIT), at(121));
+    assert_eq!(origin.take_unshared(), [pause(180, LIMIT)]);
+    // What could not be written comes first, and an end stays one.
+    origin.pause(&pause(210, LIMIT), at(181));
+    origin.keep_unshared(pause(61, UNREACHABLE), true);
+    let both = [pause(61, UNREACHABLE), pause(210, LIMIT)];
+    assert_eq!(origin.unshared, both);
+    origin.pause(&pause(240, LIMIT), at(181));
+    let both = [pause(61, UNREACHABLE), pause(240, LIMIT)];
+    assert_eq!(origin.take_unshared(), both);
+    origin.keep_unshared(pause(240, LIMIT), false);
+    origin.pause(&pause(270, LIMIT), at(181));
+    assert_eq!(origin.take_unshared(), [pause(270, LIMIT)]);
+}
+
+#[test]
+fn what_is_not_written_yet_is_not_taken_for_shared() {
+    let mut origin = standing();
+    eight(&mut origin, Outcome::SenderFault, 0);
+    origin.shared(at(0));
+    origin.load(None, at(1));
+    assert_eq!(closed(&origin, 1), Some((300, FAULT)));
+}
+
+#[test]
+fn the_end_of_a_limit_that_is_over_is_not_shared() {
+    let mut origin = standing();
+    eight(&mut origin, Outcome::RateLimited, 0);
+    origin.take_unshared();
+    origin.observe(&seen(9, 5, Outcome::Accepted), at(5));
+    assert_eq!(origin.take_unshared(), []);
+}
+
+#[test]
+fn an_operator_who_opens_it_makes_everything_begin_anew() {
+    let mut origin = standing();
+    origin.observe(&seen(1, -600, Outcome::Accepted), at(-600));
+    eight(&mut origin, Outcome::RateLimited, 0);
+    eight(&mut origin, Outcome::RateLimited, 20);
+    assert_eq!(closed(&origin, 20), Some((30, LIMIT)));
+    let mut fault = Pause::new(origin.origin.clone(), at(300), FAULT);
+    origin.pause(&fault, at(21));
+    for n in 0..7 {
+        origin.observe(&seen(n, 30, Outcome::RateLimited), at(31));
+    }
+    origin.resume();
+    assert_eq!(closed(&origin, 31), None);
+    origin.observe(&seen(8, 33, Outcome::RateLimited), at(34));
+    assert_eq!(closed(&origin, 34), None, "seven rows are forgotten");
+    eight(&mut origin, Outcome::RateLimited, 100);
+    assert_eq!(closed(&origin, 100), Some((105, LIMIT)));
+    // Nor is the end of the pause that was ended that of the next one.
+    fault.until = at(1000);
+    origin.load(Some(fault), at(200));
+    let refused = origin.admit(&stranger(21), at(1000)).unwrap_err();
+    assert_eq!(refused, (at(1060), FAULT));
+}
+
+#[test]
+fn the_end_that_its_own_process_decided_is_that_of_the_first_minute() {
+    let mut origin = standing();
+    origin.observe(&seen(1, -600, Outcome::Accepted), at(-600));
+    eight(&mut origin, Outcome::Transient, 0);
+    let mut pause = origin.take_unshared().remove(0);
+    origin.shared(at(0));
+    // The lease of a probe of another process.
+    pause.until = at(90);
+    origin.load(Some(pause.clone()), at(40));
+    assert!(origin.admit(&stranger(21), at(90)).is_ok());
+    // After an answer the next pause has an end of its own.
+    origin.withdraw();
+    origin.observe(&seen(1, 90, Outcome::Gone), at(91));
+    pause.until = at(600);
+    origin.load(Some(pause), at(95));
+    let refused = origin.admit(&stranger(21), at(600)).unwrap_err();
+    assert_eq!(refused, (at(660), UNREACHABLE));
+}
+
+#[test]
+fn a_limit_beside_a_pause_that_is_probed_moves_its_minute() {
+    let mut origin = standing();
+    origin.observe(&seen(1, -600, Outcome::Accepted), at(-600));
+    let pause = |until, reason| Pause::new(standing().origin, at(until), reason);
+    origin.load(Some(pause(30, UNREACHABLE)), at(0));
+    origin.pause(&pause(100, LIMIT), at(0));
+    let refused = origin.admit(&stranger(21), at(120)).unwrap_err();
+    assert_eq!(refused, (at(160), LIMIT));
+}
+
+#[test]
+fn a_pause_of_others_begins_when_it_is_read_first() {
+    let pause = Pause::new(standing().origin, at(20), FAULT);
+    // A request of the moment before shows nothing, and one of this moment may be the probe.
+    for (before, until) in [(1, 80), (0, 620)] {
+        let mut origin = standing();
+        origin.load(Some(pause.clone()), at(20));
+        origin.admit(&row(9), at(20)).unwrap();
+        let mut probe = seen(9, 20, Outcome::SenderFault);
+        probe.began = at(20) - Duration::from_millis(before);
+        origin.observe(&probe, at(20));
+        assert_eq!(closed(&origin, 20), Some((until, FAULT)), "{before}");
+    }
+    // Reading it again changes nothing, and nor does reading that there is none.
+    let mut origin = standing();
+    origin.load(Some(pause.clone()), at(20));
+    origin.admit(&row(9), at(21)).unwrap();
+    origin.load(Some(pause), at(25));
+    origin.observe(&seen(9, 21, Outcome::SenderFault), at(26));
+    assert_eq!(closed(&origin, 26), Some((626, FAULT)));
+    let mut origin = standing();
+    origin.load(None, at(5));
+    eight(&mut origin, Outcome::SenderFault, 5);
+    assert_eq!(closed(&origin, 5), Some((305, FAULT)));
+}
+
+#[test]
+fn a_probe_that_is_asked_to_wait_waits() {
+    let mut origin = standing();
+    eight(&mut origin, Outcome::Transient, 0);
+    origin.admit(&row(9), at(30)).unwrap();
+    let mut busy = seen(9, 30, Outcome::Transient);
+    busy.retry_after = Some(Duration::from_secs(120));
+    origin.observe(&busy, at(31));
+    assert_eq!(closed(&origin, 31), Some((151, UNREACHABLE)));
+}
+
+#[test]
+fn strangers_cannot_ask_for_a_long_limit() {
+    let mut origin = standing();
+    for n in 0..8 {
+        let mut limit = seen(n, 0, Outcome::RateLimited);
+        limit.row = stranger(n);
+        limit.retry_after = Some(Duration::from_secs(3600));
+        origin.observe(&limit, at(i64::from(n)));
+    }
+    assert_eq!(closed(&origin, 7), Some((12, LIMIT)));
+}
+
+#[test]
+fn a_limit_meanwhile_does_not_excuse_the_probe() {
+    let mut origin = standing();
+    eight(&mut origin, Outcome::SenderFault, 0);
+    origin.admit(&row(9), at(300)).unwrap();
+    for n in 10..18 {
+        origin.observe(&seen(n, 290, Outcome::RateLimited), at(301));
+    }
+    assert_eq!(closed(&origin, 301).unwrap().1, FAULT);
+    origin.observe(&seen(9, 300, Outcome::SenderFault), at(302));
+    assert_eq!(closed(&origin, 302), Some((902, FAULT)));
+}
+
+#[test]
+fn the_next_pause_counts_on_from_that_of_all_processes() {
+    let mut origin = standing();
+    eight(&mut origin, Outcome::SenderFault, 0);
+    let mut shared = Pause::new(origin.origin.clone(), at(300), FAULT);
+    shared.closures = 3;
+    origin.load(Some(shared), at(10));
+    origin.admit(&row(9), at(300)).unwrap();
+    origin.observe(&seen(9, 300, Outcome::SenderFault), at(301));
+    assert_eq!(closed(&origin, 301), Some((301 + 2400, FAULT)));
+}
+
+#[test]
+fn after_an_answer_nothing_is_left_of_what_all_processes_shared() {
+    let mut origin = standing();
+    let shared = Pause::new(origin.origin.clone(), at(300), FAULT);
+    origin.load(Some(shared), at(10));
+    origin.admit(&row(9), at(300)).unwrap();
+    origin.observe(&seen(9, 300, Outcome::Accepted), at(301));
+    for n in [10, 11] {
+        assert!(origin.admit(&row(n), at(301)).is_ok(), "there is no probe");
+    }
+}

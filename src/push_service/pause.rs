@@ -144,6 +144,14 @@ mod tests {
     }
 
     #[test]
+    fn of_two_that_end_together_the_stored_one_holds_with_the_larger_number() {
+        let both = merged(pause(60, Unreachable, 3), pause(60, SenderFault, 1));
+        assert_eq!(both, (at(60), Unreachable, 3));
+        let both = merged(pause(60, SenderFault, 1), pause(60, SenderFault, 2));
+        assert_eq!(both, (at(60), SenderFault, 2));
+    }
+
+    #[test]
     fn a_probed_reason_outlives_a_plain_one_whatever_ends_later() {
         for (stored, new) in [(30, 60), (60, 30), (5, 60)] {
             let both = merged(pause(stored, SenderFault, 4), pause(new, RateLimited, 1));

@@ -239,6 +239,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_stored_a_minute_after_an_occurrence_was_deferred() {
+        let mut weekly = at_eight();
+        weekly.time = weekly.time.on(Weekdays::parse(["fri"]).unwrap());
+        // A deferral does not count for how late it is, and the second of a subscriber does.
+        for (secs, fires) in [(59, true), (60, false)] {
+            weekly.next_fire_at = EIGHT + Duration::from_secs(secs);
+            let due = weekly.due(EIGHT + DAY + Duration::from_secs(30)).unwrap();
+            assert_eq!(due.fires, fires, "{secs}");
+        }
+    }
+
+    #[test]
     fn an_occurrence_that_new_rules_of_the_zone_move_is_no_deferral_of_the_one_before() {
         let mut moved = at_eight();
         // It was stored while 08:00 was an hour earlier.
@@ -246,6 +258,22 @@ mod tests {
         let due = moved.due(EIGHT + 23 * HOUR).unwrap();
         assert!(due.fires && due.skipped == 0);
         assert_eq!(due.next_fire_at, EIGHT + 2 * DAY);
+    }
+
+    #[test]
+    fn new_rules_move_an_occurrence_by_three_hours_at_most() {
+        let millisecond = Duration::from_millis(1);
+        for (before_the_next, next_fire_at) in [
+            (3 * HOUR, EIGHT + 2 * DAY),
+            // Farther away it is the one before, deferred.
+            (3 * HOUR + millisecond, EIGHT + DAY),
+        ] {
+            let mut schedule = at_eight();
+            schedule.next_fire_at = EIGHT + (DAY - before_the_next);
+            let due = schedule.due(schedule.next_fire_at).unwrap();
+            assert!(due.fires && due.skipped == 0);
+            assert_eq!(due.next_fire_at, next_fire_at, "{before_the_next:?}");
+        }
     }
 
     /// A schedule that another subscription took over has the second of that one.
@@ -268,6 +296,12 @@ mod tests {
     #[test]
     fn nothing_is_due_before_its_time() {
         assert_eq!(due(EIGHT - HOUR), (false, 0, EIGHT));
+        // Nor is what was deferred to a later time.
+        let mut deferred = at_eight();
+        deferred.next_fire_at = EIGHT + 5 * HOUR;
+        let due = deferred.due(EIGHT + 4 * HOUR).unwrap();
+        assert!(!due.fires && due.skipped == 0);
+        assert_eq!(due.next_fire_at, EIGHT + 5 * HOUR);
     }
 
     #[test]
@@ -287,5 +321,6 @@ mod tests {
         seconds.sort_unstable();
         seconds.dedup();
         assert!(seconds.len() > 40, "{seconds:?}");
+        assert_eq!(seconds.last(), Some(&59), "all of the minute");
     }
 }

@@ -176,3 +176,22 @@ unit_error! {
     /// A text that names no schedule.
     ScheduleLabelError, "the name of a schedule is 1 to 64 visible ASCII characters"
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_1_to_64_visible_ascii_characters() {
+        for (label, is_one) in [
+            ("", false),
+            ("!", true),
+            ("n".repeat(64).as_str(), true),
+            ("n".repeat(65).as_str(), false),
+            ("a b", false),
+            ("éa", false),
+        ] {
+            assert_eq!(ScheduleLabel::parse(label).is_ok(), is_one, "{label}");
+        }
+    }
+}

@@ -179,5 +179,6 @@ mod tests {
             Zone::stored("Asia/Tokyo"),
             Zone::parse("asia/tokyo").unwrap()
         );
+        assert_ne!(Zone::stored("Asia/Tokyo"), Zone::utc());
     }
 }

@@ -105,6 +105,7 @@ mod tests {
             "Vapid\tk=\"d\",t = \"a.b.c\"",
             " vapid  ,, t=a.b.c ,, k=d, ",
             "vapid v=1, x=\"a, t=z \\\" k=y\", t=a.b.c, k=d, t2=e/==",
+            "vapid x=\"\", y=\"a\\\\\", t=a.b.c, k=d",
         ] {
             let expected = Credentials {
                 token: "a.b.c",
@@ -143,6 +144,7 @@ mod tests {
             "vapid t=a k=b",
             "vapid t=, k=b",
             "vapid =a, t=a, k=b",
+            "vapid x y=a, t=a, k=b",
             "vapid t=a, k=b, t=a",
             "vapid t=a, k=b, K=b",
             "vapid t=a, k=b, v",

@@ -47,13 +47,17 @@ step_readme() {
     python3 benches/peers/report.py --check benches/peers/results README.md
 }
 
+has_tests() {
+    [ -d "$(dirname "$1")/tests" ] || [[ $1 = *mutants* ]]
+}
+
 # Lints and builds the packages and their tests.
 build_packages() {
     local manifest
     for manifest in $(other_packages); do
         if [[ $manifest = *peers* ]] && ! pkg-config --exists openssl; then continue; fi
         cargo clippy --locked --all-features --all-targets --manifest-path "$manifest" -- -D warnings
-        if [ -d "$(dirname "$manifest")/tests" ]; then
+        if has_tests "$manifest"; then
             cargo test --locked --no-run --manifest-path "$manifest"
         fi
     done
@@ -69,7 +73,7 @@ step_packages() {
             leave_out "the headers of OpenSSL are missing, so $manifest was not compiled"
             continue
         fi
-        if [ -d "$(dirname "$manifest")/tests" ]; then
+        if has_tests "$manifest"; then
             [[ $manifest != *jetstream* ]] || have nats-server || leave_out "nats-server is missing, so no test of $manifest runs"
             cargo test --locked --manifest-path "$manifest"
         fi
@@ -85,7 +89,7 @@ step_peers() {
 }
 
 other_packages() {
-    maybe benches/peers/Cargo.toml examples/grpc/Cargo.toml examples/jetstream/Cargo.toml examples/outbox/Cargo.toml
+    maybe benches/peers/Cargo.toml examples/grpc/Cargo.toml examples/jetstream/Cargo.toml examples/outbox/Cargo.toml tests/mutants/Cargo.toml
 }
 
 maybe() {

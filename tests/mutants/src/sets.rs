@@ -1,0 +1,111 @@
+//! Which files are mutated together, and whose tests judge them.
+
+use std::path::Path;
+use std::{fs, io};
+
+pub struct Set {
+    pub name: &'static str,
+    /// Files, or folders with all files but those of tests.
+    pub files: &'static [&'static str],
+    /// Binaries besides the unit tests.
+    pub tests: &'static [&'static str],
+}
+
+pub const SETS: [Set; 6] = [
+    Set {
+        name: "pure",
+        files: &[
+            "src/api/credentials.rs",
+            "src/api/cross_site.rs",
+            "src/api/wrong_passwords.rs",
+            "src/deliver/classify.rs",
+            "src/deliver/endpoint_policy.rs",
+            "src/deliver/evidence.rs",
+            "src/deliver/origin_gate.rs",
+            "src/deliver/outcome.rs",
+            "src/deliver/retry.rs",
+            "src/deliver/retry_after.rs",
+            "src/deliver/standing.rs",
+            "src/deliver/unproven_hosts.rs",
+            "src/ece",
+            "src/engine/prune_breaker.rs",
+            "src/message/padding.rs",
+            "src/message/topic.rs",
+            "src/message/ttl.rs",
+            "src/message/urgency.rs",
+            "src/push_service/pause.rs",
+            "src/schedule",
+            "src/vapid/authorization.rs",
+            "src/vapid/token/mod.rs",
+            "src/vapid/verify.rs",
+        ],
+        tests: &["pure"],
+    },
+    Set {
+        name: "flow",
+        files: &[
+            "src/deliver/concurrency.rs",
+            "src/deliver/flow.rs",
+            "src/deliver/pace.rs",
+        ],
+        tests: &[],
+    },
+    Set {
+        name: "rules",
+        files: &["src/store/groups.rs", "src/store/rules"],
+        tests: &["stores"],
+    },
+    Set {
+        name: "engine",
+        files: &["src/engine"],
+        tests: &["engine"],
+    },
+    Set {
+        name: "stores",
+        files: &[
+            "src/store/memory",
+            "src/store/sqlite",
+            "src/store/rules",
+            "src/store/heartbeat",
+        ],
+        tests: &["stores"],
+    },
+    Set {
+        name: "api",
+        files: &["src/api"],
+        tests: &["engine"],
+    },
+];
+
+/// The sources among these files and folders.
+pub fn sources(root: &Path, paths: &[&str]) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for path in paths {
+        add(root, path, &mut found)?;
+    }
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+fn add(root: &Path, path: &str, found: &mut Vec<String>) -> io::Result<()> {
+    let whole = root.join(path);
+    if !whole.is_dir() {
+        if path.ends_with(".rs") && !is_test(path) {
+            found.push(path.to_owned());
+        }
+        return Ok(());
+    }
+    for entry in fs::read_dir(whole)? {
+        let name = entry?.file_name();
+        add(root, &format!("{path}/{}", name.to_string_lossy()), found)?;
+    }
+    Ok(())
+}
+
+fn is_test(path: &str) -> bool {
+    const NAMES: [&str; 4] = ["tests.rs", "test_world.rs", "plans.rs", "failure_sample.rs"];
+    NAMES.iter().any(|name| path.ends_with(name))
+        || path.contains("/tests/")
+        || path.contains("/conformance/")
+}
