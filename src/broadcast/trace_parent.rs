@@ -262,7 +262,7 @@ mod tests {
         fn another_character_is_refused(at in 0_usize..55, other: char) {
             let valid = format!("00-{TRACE}-{SPAN}-01");
             let mut text: Vec<_> = valid.chars().collect();
-            text[at] = other;
+            *text.get_mut(at).unwrap() = other;
             let text = String::from_iter(text);
             let is_hex = |character: char| matches!(character, '0'..='9' | 'a'..='f');
             if [2, 35, 52].contains(&at) {
