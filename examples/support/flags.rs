@@ -209,7 +209,7 @@ pub(crate) struct Flags {
     /// Exports the spans of broadcasts, pages, claims and attempts to a collector of OpenTelemetry at this address, as
     /// http://127.0.0.1:4318: OTLP over HTTP as JSON, to `/v1/traces`. Without it there are none. OTEL_SERVICE_NAME,
     /// OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER (with _ARG), OTEL_BSP_* and OTEL_SPAN_* are read as OpenTelemetry says
-    #[arg(long, env, value_name = "URL")]
+    #[arg(long, env, value_name = "URL", hide_env_values = true)]
     pub(crate) otel_exporter_otlp_endpoint: Option<String>,
 
     /// The headers of requests to the collector, as a comma list with %XX for other characters:

@@ -10,9 +10,7 @@ mod trace_parent;
 
 pub use audience::{Audience, Principal, Tag, TagError};
 #[cfg(feature = "api")]
-#[cfg(feature = "api")]
-pub(crate) use json::check_names;
-pub(crate) use json::{InvalidMember, Refusal};
+pub(crate) use json::{InvalidMember, Refusal, check_names};
 pub use outbox::{OutboxDialect, OutboxStatement};
 pub use status::{
     BroadcastId, BroadcastIdError, BroadcastState, BroadcastStatus, Counts, FinalOutcome,

@@ -337,7 +337,7 @@ impl fmt::Display for DeliveryError {
             return f.write_str("the request could not begin in time");
         }
         if self.is_local() {
-            return f.write_str("this machine has no file handles or memory left to send");
+            return f.write_str("this machine lacks what it needs to send: file handles, memory, ports, or a resolver that works");
         }
         f.write_str(match self.0.outcome {
             Outcome::Accepted => "the push service accepted the message",

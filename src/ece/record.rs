@@ -86,7 +86,7 @@ impl Keys {
         let start = body.len();
         body.extend_from_slice(data);
         body.push(delimiter.octet());
-        body.resize(body.len() + padding, 0);
+        body.resize(body.len().saturating_add(padding), 0);
         let record = body.get_mut(start..).unwrap_or_default();
         let sealed =
             self.cipher

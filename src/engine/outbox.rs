@@ -204,7 +204,8 @@ async fn settlement(
         return Ok(refuse(kind.code(), format!("{kind}.")));
     }
     let span = observe::Span::enqueue(broadcast.trace_parent.as_ref());
-    let mut new = span.around(resolve(engine, broadcast, now)).await?;
+    let resolved = span.around(resolve(engine, broadcast, now)).await;
+    let mut new = resolved.inspect_err(|_| span.outcome("store_unavailable"))?;
     new.id = id.unwrap_or(entry.id);
     span.broadcast(new.id);
     span.recipients(new.recipients);

@@ -218,7 +218,8 @@ impl Engine {
         let mut rows = self.subscriptions.get(&keys).await?.into_iter();
         let (standing, replaced) = (rows.next().flatten(), rows.next().flatten());
         let ids = [&standing, &replaced].map(|row| row.as_ref().map(|row| row.id));
-        // A registration that is refused shows nobody another's schedules, and removes none.
+        // A registration that is refused here shows nobody another's schedules, and removes none. If the store refuses it after
+        // this, the former user's are gone, which is better than the next one having them.
         let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
             return Ok(());
         };

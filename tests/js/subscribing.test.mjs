@@ -329,3 +329,21 @@ test("who has signed out can switch notifications off", async () => {
   );
   assert.deepEqual([browser.server.rows.size, browser.subscription], [0, null]);
 });
+
+test("who has a token that is over, or none, can switch notifications off", async () => {
+  for (const token of ["over", "", undefined]) {
+    const browser = new Browser();
+    const { client } = await browser.tab();
+    await client.subscribe();
+    browser.server.requests = [];
+    browser.server.intercept = () => browser.server.requests.at(-1).authorization && problem(401, "invalid_token");
+    client.useToken(() => token);
+    assert.ok(["refused", "no_token"].includes((await failure(client.sendTest())).code));
+    browser.server.requests = [];
+    await client.unsubscribe();
+    const sent = browser.server.requests.map(({ path, authorization }) => [path, authorization]);
+    const without = ["unsubscribe", undefined];
+    assert.deepEqual(sent, token ? [["unsubscribe", "Bearer over"], without] : [without]);
+    assert.deepEqual([browser.server.rows.size, browser.subscription], [0, null]);
+  }
+});

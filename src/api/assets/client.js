@@ -699,9 +699,28 @@ function result(request) {
  * @returns {Promise<any>}
  */
 async function request(method, path, body, orWithoutToken = false) {
+  const token = await credentials(orWithoutToken);
+  try {
+    return await requestAs(token, method, path, body);
+  } catch (error) {
+    // A token that has expired is as good as none.
+    const isRefused = error instanceof WebPushError && error.status === 401;
+    if (!orWithoutToken || !token.authorization || !isRefused) throw error;
+    return await requestAs({}, method, path, body);
+  }
+}
+
+/**
+ * @param {{authorization?: string}} token
+ * @param {string} method
+ * @param {string} path
+ * @param {unknown} body
+ * @returns {Promise<any>}
+ */
+async function requestAs(token, method, path, body) {
   /** @type {Record<string, string>} */
   const content = body === undefined ? {} : { "content-type": "application/json" };
-  const headers = { ...content, ...(await credentials(orWithoutToken)) };
+  const headers = { ...content, ...token };
   let response, answer;
   try {
     response = await fetch(new URL(path, mount), {
@@ -728,7 +747,9 @@ async function request(method, path, body, orWithoutToken = false) {
 async function credentials(orNone) {
   if (!userToken) return {};
   try {
-    return { authorization: `Bearer ${await within(LIMITS.request, Promise.resolve(userToken()))}` };
+    const token = await within(LIMITS.request, Promise.resolve(userToken()));
+    if (!token) throw new Error("the token source has returned none");
+    return { authorization: `Bearer ${token}` };
   } catch (cause) {
     if (orNone) return {};
     throw new WebPushError("no_token", "You are not signed in, or the site cannot be reached. Sign in, then try again.", { cause });

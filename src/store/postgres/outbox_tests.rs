@@ -275,6 +275,10 @@ fn notified(entry: [Option<&str>; 3]) -> Option<&'static str> {
     }
     members.insert("audience".to_owned(), serde_json::from_str(audience).ok()?);
     members.extend(opts);
+    // It refuses names that it does not know, which the outbox passes over.
+    if crate::broadcast::check_names(&members).is_err() {
+        return None;
+    }
     let text = serde_json::to_vec(&members).unwrap();
     let read = Broadcast::from_members(&members, &text);
     Some(read.err().map_or("", |refusal| refusal.code()))

@@ -185,6 +185,8 @@ async fn migrate_in(tx: &mut Tx<'_>, schema: &Schema) -> Result<(), Failed> {
     match found {
         Found::Tables => return Ok(()),
         Found::EarlierTables => {
+            // While this waits for a long reader, such as a dump, all that the other processes do with the table waits behind it.
+            tx.batch("SET LOCAL lock_timeout = '1s'").await?;
             tx.batch(&schema.in_sql(COMPLETE)).await?;
             return tx.batch(&schema.in_sql(FUNCTION)).await;
         }

@@ -21,7 +21,7 @@ pub struct Test {
     pub visits: Vec<usize>,
 }
 
-/// Runs every test once, alone, and once more beside the others. Those that fail without a mutant tell nothing of one.
+/// Runs every test once, alone. Those that fail without a mutant tell nothing of one.
 pub fn visits(
     binaries: &[Binary],
     folder: &Path,
