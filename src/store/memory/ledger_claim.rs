@@ -33,8 +33,9 @@ impl Ledger {
             }
             Ok(rows.len())
         });
-        // Others may stand behind those that were put aside.
+        // Others may stand behind those that were put aside, and origins that have no turn yet behind those that got one.
         claims.more |= spare < unspent || spare == 0;
+        claims.more |= self.paused.first().is_some_and(|(at, _)| *at <= now);
         for Head { origin, .. } in &origins {
             if self.queues.get(origin).map(|queue| queue.served) == Some(self.last_fence) {
                 self.serve(origin, now);

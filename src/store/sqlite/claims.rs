@@ -50,7 +50,7 @@ pub(super) fn claim(
 ) -> Result<Claims, StoreError> {
     let spare = broadcasts::sweep(conn, now)?;
     let claims = Claims {
-        more: turns::wake(conn, now)?,
+        more: turns::wake(conn, now)? | due_origins::wake(conn, now)?,
         ..Claims::default()
     };
     let (origins, _) = due_origins::ready(conn, request, now)?;

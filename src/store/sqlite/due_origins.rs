@@ -115,6 +115,12 @@ fn park(conn: &Connection, origin: i64, now: Timestamp) -> Result<(), StoreError
     Ok(())
 }
 
+/// Gives origins their turn whose pause is over, in one step. Returns whether there may be more.
+pub(super) fn wake(conn: &Connection, now: Timestamp) -> Result<bool, StoreError> {
+    let woken = execute(conn, WAKE, params![now.as_millis(), integer(STEP)])?;
+    Ok(woken == STEP)
+}
+
 /// Returns origins with ready rows that the request has room for, those served longest ago first, and how many of those that
 /// it has room for were read: at most as many as there are rows to claim, origins in the request, and [`STEP`]. Those without
 /// room stay in front, any number of them.
@@ -123,7 +129,6 @@ pub(super) fn ready(
     request: &ClaimRequest,
     now: Timestamp,
 ) -> Result<(Vec<Head>, usize), StoreError> {
-    execute(conn, WAKE, params![now.as_millis(), integer(STEP)])?;
     let most = request.limit.saturating_add(request.rooms.len()) + STEP;
     let (mut heads, mut reads) = (Vec::new(), 0);
     let mut last = (i64::MIN, i64::MIN);
