@@ -184,7 +184,7 @@ async fn a_schedule_whose_subscriber_comes_meanwhile_stays() {
         store.delay("remove_unchanged_schedule", 2 * SECOND);
         let copied = async {
             tokio::time::sleep(SECOND).await;
-            world.store.put(&[row.clone()]).await.unwrap();
+            world.store.put(std::slice::from_ref(&row)).await.unwrap();
             if is_replaced {
                 expected[0].time = utc(10, 0);
                 world.store.put_schedule(&expected[0]).await.unwrap();
