@@ -55,7 +55,7 @@ async function undo(id) {
   end();
   const { pending, cancelled, ...ends } = counts;
   const sent = Object.values(ends).reduce((sum, count) => sum + count, 0);
-  // Of so many the rest waits for a worker to cancel it.
+  // A cancellation ends 20,000 recipients at once. A worker cancels the rest, and sends nothing of it.
   if (cancelled >= STEP && pending > 0) {
     if (sent > 0) throw new Error(`Too late for some: ${number(sent)} were sent, and a few may be on their way. The others are cancelled.`);
     return "Undone: nothing was sent, but a few may have been on their way.";
