@@ -9,10 +9,10 @@ use super::rows::first;
 use crate::store::StoreErrorKind;
 use crate::store::{StoreError, layout};
 
-/// The version of the tables. Versions 1 to 5 were in use before the first release.
-pub(super) const KNOWN: i64 = 6;
+/// The version of the tables. Versions 1 to 6 were in use before the first release.
+pub(super) const KNOWN: i64 = 7;
 const TABLES: &str = include_str!("tables.sql");
-/// The function `enqueue`, which is replaced where it exists.
+/// The function `enqueue`.
 const FUNCTION: &str = include_str!("enqueue.sql");
 
 /// The schema's name in statements.
@@ -30,18 +30,12 @@ const PLACE: &str = "SELECT current_database()::text, \
 /// Waits for other processes that migrate. The lock's number depends on the schema.
 const LOCK: &str =
     "SELECT pg_advisory_xact_lock(hashtextextended('tower-web-push ' || $1::text, 0))::text";
-/// Whether the schema exists, is this crate's, contains anything, and has what was added without a new version: older
-/// processes that use the tables too go on, since all statements name their columns.
+/// Whether the schema exists, is this crate's, and contains anything.
 const FIND: &str = "SELECT to_regnamespace(quote_ident($1::text)) IS NOT NULL, \
      EXISTS (SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = $1::text AND c.relname = 'tower_web_push_version'), \
      EXISTS (SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE n.nspname = $1::text), \
-     EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
-         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1::text \
-         AND c.relname = 'content' AND a.attname = 'trace_parent' AND NOT a.attisdropped)";
-/// Adds it. The function of the same age follows.
-const COMPLETE: &str = "ALTER TABLE web_push.content ADD COLUMN trace_parent text";
+         WHERE n.nspname = $1::text)";
 const VERSION: &str = "SELECT version FROM web_push.tower_web_push_version";
 const MARK: &str = "INSERT INTO web_push.tower_web_push_version VALUES ($1)";
 
@@ -96,8 +90,6 @@ impl Schema {
 enum Found {
     NoSchema,
     EmptySchema,
-    /// Without what was added.
-    EarlierTables,
     Tables,
 }
 
@@ -116,9 +108,6 @@ pub(super) async fn migrate(database: &Database) -> Result<(), StoreError> {
 pub(super) async fn check(database: &Database) -> Result<(), StoreError> {
     match look(database).await? {
         Found::Tables => Ok(()),
-        Found::EarlierTables => Err(misconfigured(
-            "the database is not migrated: its tables lack what was added since",
-        )),
         _ => Err(misconfigured(
             "the database is not migrated: it has no tables",
         )),
@@ -158,10 +147,9 @@ async fn find(tx: &mut Tx<'_>, schema: &Schema) -> Result<Found, Failed> {
             columns.get::<bool>()?,
             columns.get::<bool>()?,
             columns.get::<bool>()?,
-            columns.get::<bool>()?,
         ))
     })?;
-    let (has_schema, is_ours, has_anything, is_whole) = found.unwrap_or_default();
+    let (has_schema, is_ours, has_anything) = found.unwrap_or_default();
     if !is_ours {
         return match (has_schema, has_anything) {
             (_, true) => Err(misconfigured("the schema is another application's").into()),
@@ -173,24 +161,14 @@ async fn find(tx: &mut Tx<'_>, schema: &Schema) -> Result<Found, Failed> {
     let version = first(&rows, |columns| columns.get::<i64>())?;
     let version = version.ok_or_else(|| misconfigured("the schema's version is missing"))?;
     layout::check(version, KNOWN)?;
-    Ok(match is_whole {
-        true => Found::Tables,
-        false => Found::EarlierTables,
-    })
+    Ok(Found::Tables)
 }
 
 async fn migrate_in(tx: &mut Tx<'_>, schema: &Schema) -> Result<(), Failed> {
     tx.query(LOCK, &[&schema.name()]).await?;
     let found = find(tx, schema).await?;
-    match found {
-        Found::Tables => return Ok(()),
-        Found::EarlierTables => {
-            // While this waits for a long reader, such as a dump, all that the other processes do with the table waits behind it.
-            tx.batch("SET LOCAL lock_timeout = '1s'").await?;
-            tx.batch(&schema.in_sql(COMPLETE)).await?;
-            return tx.batch(&schema.in_sql(FUNCTION)).await;
-        }
-        Found::NoSchema | Found::EmptySchema => {}
+    if found == Found::Tables {
+        return Ok(());
     }
     // Not `IF NOT EXISTS`, which needs the right to create schemas even if it exists.
     if found == Found::NoSchema {

@@ -154,7 +154,7 @@ CREATE TABLE web_push.content (
     urgency text NOT NULL,
     topic text,
     padding text NOT NULL,
-    -- The span that it comes from. Last: tables from before it get it by ALTER TABLE.
+    -- The span that it comes from.
     trace_parent text
 );
 

@@ -9,11 +9,11 @@ use crate::store::{StoreError, StoreErrorKind, layout};
 
 /// Marks a file of the store's own as this crate's: "wpsh".
 const APPLICATION_ID: i64 = 0x7770_7368;
-/// The version of the tables. Those below 12 were in use before the first release.
+/// The version of the tables. Those below 13 were in use before the first release.
 ///
 /// A file of the store's own has it in its header, as `user_version`. In an application's file, where the header is the
 /// application's, it is a row of the table `meta`.
-pub(super) const VERSION: i64 = 12;
+pub(super) const VERSION: i64 = 13;
 pub(super) const TABLES: &str = include_str!("tables.sql");
 /// The tables of an application's file alone.
 pub(super) const OUTBOX: &str = include_str!("outbox.sql");
@@ -21,12 +21,6 @@ pub(super) const OUTBOX: &str = include_str!("outbox.sql");
 const LAYOUT: &str = "SELECT value FROM meta WHERE name = 'layout'";
 const SET_LAYOUT: &str = "INSERT INTO meta (name, value) VALUES ('layout', ?1) \
      ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-
-/// Whether the tables have what was added without a new version: older processes that use them too go on, since all
-/// statements name their columns.
-const IS_WHOLE: &str =
-    "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE name = 'trace_parent')";
-const COMPLETE: &str = "ALTER TABLE content ADD COLUMN trace_parent TEXT";
 
 /// Refuses a file of another application or version. Returns whether it has the tables.
 ///
@@ -88,7 +82,6 @@ pub(super) fn migrate(conn: &Connection) -> Result<(), StoreError> {
         if !has_tables {
             batch(&tables(conn))?;
         }
-        complete(conn)?;
         // Written in any case: SQLite begins a transaction on a file without write permission, and only a change fails.
         match conn.is_shared() {
             true => execute(conn, SET_LAYOUT, [VERSION]).map(|_| ())?,
@@ -103,15 +96,6 @@ pub(super) fn migrate(conn: &Connection) -> Result<(), StoreError> {
         let _ = batch("ROLLBACK");
     }
     migrated
-}
-
-/// Adds what was added without a new version.
-fn complete(conn: &Connection) -> Result<(), StoreError> {
-    let content = format!("{}content", conn.prefix());
-    if first(conn, IS_WHOLE, [content], |row| row.flag())? != Some(true) {
-        execute(conn, COMPLETE, [])?;
-    }
-    Ok(())
 }
 
 /// The statements that create the tables.
@@ -132,12 +116,14 @@ fn number(conn: &Connection, sql: &str) -> Result<i64, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::super::prefix::Prefix;
-    use super::super::query::all;
     use super::*;
 
     #[test]
     fn only_this_version_is_opened_and_others_are_left_as_they_are() {
-        for (version, told) in [(11, "before the first release"), (13, "newer version")] {
+        for (version, told) in [
+            (VERSION - 1, "before the first release"),
+            (VERSION + 1, "newer version"),
+        ] {
             let conn = empty(Prefix::default());
             let mark = format!(
                 "CREATE TABLE subscription (key BLOB); PRAGMA application_id = {APPLICATION_ID}; \
@@ -166,26 +152,6 @@ mod tests {
                 migrate(&conn).unwrap();
                 assert!(check(&conn).unwrap());
                 assert!(conn.is_autocommit());
-            }
-        }
-    }
-
-    #[test]
-    fn tables_from_before_trace_parents_are_completed() {
-        for prefix in [Prefix::default(), Prefix::parse("web_push_").unwrap()] {
-            let conn = empty(prefix);
-            migrate(&conn).unwrap();
-            let columns = |conn: &Connection| {
-                let name = format!("{}content", conn.prefix());
-                let sql = "SELECT name || ' ' || type FROM pragma_table_info(?1) ORDER BY cid";
-                all(conn, sql, [name], |row| row.get::<String>()).unwrap()
-            };
-            let whole = columns(&conn);
-            execute(&conn, "ALTER TABLE content DROP COLUMN trace_parent", []).unwrap();
-            assert_eq!(columns(&conn).len(), whole.len() - 1);
-            for _ in 0..2 {
-                migrate(&conn).unwrap();
-                assert_eq!(columns(&conn), whole);
             }
         }
     }

@@ -192,7 +192,7 @@ CREATE TABLE content (
     padding TEXT NOT NULL,
     -- Whether the broadcast is deleted with it.
     forget_when_over INTEGER NOT NULL,
-    -- The span that it comes from. Last: tables from before it get it by ALTER TABLE.
+    -- The span that it comes from.
     trace_parent TEXT
 ) STRICT;
 

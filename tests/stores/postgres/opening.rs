@@ -54,36 +54,6 @@ async fn another_version_is_refused_and_left_as_it_is() {
     }
 }
 
-/// Beside processes of the version before, which go on.
-#[tokio::test]
-async fn tables_from_before_trace_parents_are_completed() {
-    let Some(schema) = Schema::fresh() else {
-        return;
-    };
-    schema.store().await;
-    let role = format!("{}_producer", schema.name);
-    let before = format!(
-        "ALTER TABLE web_push.content DROP COLUMN trace_parent;
-         CREATE ROLE {role}; GRANT EXECUTE ON FUNCTION web_push.enqueue TO {role}"
-    );
-    schema.run(&before).await;
-    let working = schema.builder().without_migrations();
-    let error = working.connect(&schema.url).await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
-    let (first, second) = tokio::join!(schema.store(), schema.store());
-    sending(&first, 1).await;
-    let claims = second.claim(&claim_of(2), at(0)).await.unwrap();
-    assert_eq!(claims.rows.len(), 1);
-    // The rights to the function are kept.
-    let may = format!(
-        "SELECT count(*) FROM pg_roles WHERE rolname = '{role}' \
-        AND has_function_privilege(oid, 'web_push.enqueue(jsonb, jsonb, jsonb)', 'EXECUTE')"
-    );
-    assert_eq!(schema.number(&may).await, 1);
-    let end = format!("DROP OWNED BY {role}; DROP ROLE {role}");
-    schema.run(&end).await;
-}
-
 #[tokio::test]
 async fn another_applications_schema_is_refused_and_left_as_it_is() {
     let Some(schema) = Schema::fresh() else {

@@ -50,14 +50,6 @@ end
 -- kind: the limit, and the numbers of members of its two sets to skip, which are past their deadline or not due.
 function operations.expandable()
   even_when_full()
-  -- A process of another version may let a broadcast go on and leave it among the paused ones. Each look at some of them.
-  local AT_ONCE = 8
-  for _, id in ipairs(call('ZRANDMEMBER', HELD, AT_ONCE)) do
-    if call('HGET', numbers_key(id), 'held') ~= '1' then
-      local b = broadcast(id)
-      if b then index_held(b) else call('ZREM', HELD, id) end
-    end
-  end
   local now, longest, limit, new, run, other_limit, other_new, other_run = unpack(ARGV)
   return {
     least_recently_expanded(NEW_URGENT, RUN_URGENT, now, longest, tonumber(limit), new, run),
