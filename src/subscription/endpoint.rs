@@ -26,6 +26,7 @@ pub struct Endpoint {
     url: Arc<str>,
     uri: Uri,
     origin: Origin,
+    key: EndpointKey,
 }
 
 impl Endpoint {
@@ -54,6 +55,7 @@ impl Endpoint {
             url: url.into(),
             uri,
             origin,
+            key: EndpointKey(Sha256::digest(url.as_bytes()).into()),
         })
     }
 
@@ -81,10 +83,10 @@ impl Endpoint {
         &self.origin
     }
 
-    /// The key of this endpoint in stores. Hashes on every call.
+    /// The key of this endpoint in stores.
     #[must_use]
-    pub fn key(&self) -> EndpointKey {
-        EndpointKey(Sha256::digest(self.url.as_bytes()).into())
+    pub const fn key(&self) -> EndpointKey {
+        self.key
     }
 
     /// A key that all spellings of the origin share, for limits on what is sent to the push resource. Hashes on every call.

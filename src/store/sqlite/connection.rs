@@ -209,6 +209,9 @@ fn set_up(conn: &Connection, more: &str) -> Result<(), StoreError> {
     // payloads. A query, since the pragma returns a row, which older versions of SQLite refuse in a batch.
     conn.query_row("PRAGMA secure_delete = ON", [], |_| Ok(()))
         .map_err(failed_to_open)?;
+    // Else a statement whose LIMIT is a parameter is compiled again for each value.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map_err(failed_to_open)?;
     if conn.is_replicated() {
         conn.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))
             .map_err(failed_to_open)?;

@@ -419,6 +419,23 @@ fn no_statement_of_the_ledger_is_without_its_plan() {
     }
 }
 
+/// A plan that depends on the values of parameters is made anew for each of them, which takes longer than the reading.
+#[test]
+fn no_statement_is_compiled_again_for_other_values() {
+    let conn = connection::in_memory().unwrap();
+    for (sql, _) in SHORT.iter().chain(OF_FEW_ROWS) {
+        let mut statement = conn.prepare(sql).unwrap();
+        for value in 1..4_i64 {
+            let values = vec![value; statement.parameter_count()];
+            let mut rows = statement.query(params_from_iter(values)).unwrap();
+            // An error of the types is no error of the plan.
+            while let Ok(Some(_)) = rows.next() {}
+        }
+        let again = statement.get_status(StatementStatus::RePrepare);
+        assert_eq!(again, 0, "{sql}");
+    }
+}
+
 /// No statement reads all rows that have expired: anyone can register rows that expire in the same minute.
 #[test]
 fn the_cost_does_not_grow_with_rows_that_have_expired() {
