@@ -255,3 +255,32 @@ fn every_promise_of_security_md_names_a_test() {
         );
     }
 }
+
+/// The functions of the walks of `ARCHITECTURE.md` are in the files that it names.
+#[test]
+fn every_step_of_the_walks_is_in_its_file() {
+    let text = read("ARCHITECTURE.md");
+    let walks = text.split("\n| | function | file |\n").skip(1);
+    let mut steps = 0;
+    for row in walks.flat_map(|walk| walk.lines().take_while(|line| line.starts_with('|'))) {
+        let mut cells = row.split('|').skip(2);
+        let (function, file) = (cells.next().unwrap(), cells.next().unwrap());
+        let Some(file) = quoted(file).next() else {
+            continue;
+        };
+        // The text after the colon, and the type in brackets, name what is elsewhere.
+        let name = quoted(function)
+            .next()
+            .unwrap()
+            .rsplit("::")
+            .next()
+            .unwrap();
+        let source = read(&format!("src/{file}"));
+        let is_there = [format!("fn {name}("), format!("fn {name}<")]
+            .iter()
+            .any(|start| source.contains(start));
+        assert!(is_there, "{file} has no function {name}: {row}");
+        steps += 1;
+    }
+    assert!(steps >= 34, "{steps} steps");
+}
