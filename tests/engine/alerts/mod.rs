@@ -7,6 +7,7 @@ mod faults;
 mod metrics;
 #[path = "../../../examples/support/process.rs"]
 mod process;
+mod transcript;
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -19,6 +20,7 @@ use tower::ServiceExt as _;
 use tower_web_push::WebPush;
 
 use self::metrics::Metrics;
+use self::transcript::Transcript;
 use crate::delivery::world::{FCM, MINUTE, World};
 use crate::support::alert_rules::{Rule, Scrape, matches, rules};
 
@@ -31,15 +33,17 @@ const STEP: f64 = 15.0;
 struct Alert {
     rule: Rule,
     metrics: Metrics,
+    transcript: Transcript,
 }
 
 impl Alert {
-    fn new(name: &str, metrics: &Metrics) -> Self {
+    fn new(name: &str, metrics: &Metrics, transcript: &Transcript) -> Self {
         let mut rules = rules(RULES).into_iter();
         let rule = rules.find(|rule| rule.name == name);
         Self {
             rule: rule.unwrap_or_else(|| panic!("there is no alert {name}")),
             metrics: metrics.clone(),
+            transcript: transcript.clone(),
         }
     }
 
@@ -52,6 +56,7 @@ impl Alert {
             assert_eq!(answer.status(), StatusCode::OK);
         }
         let now = scrape(&self.metrics, push).await;
+        self.transcript.scraped("before", &self.metrics.print());
         let expression = &self.rule.expression;
         assert!(
             !matches(expression, &[(time() - STEP, &before), (time(), &now)]),
@@ -63,6 +68,7 @@ impl Alert {
     /// Scrapes after the fault, which lasts. The alert fires.
     async fn fires(&self, before: &Scrape, push: &WebPush) {
         let scrape = scrape(&self.metrics, push).await;
+        self.transcript.scraped("during", &self.metrics.print());
         assert!(self.fires_in(before, &scrape), "{scrape:#?}");
     }
 
@@ -110,7 +116,8 @@ macro_rules! alerts {
         async fn $fault() {
             let metrics = Metrics::default();
             let _recorder = ::metrics::set_default_local_recorder(&metrics);
-            faults::$fault(Alert::new($alert, &metrics)).await;
+            let (transcript, _log) = Transcript::begin($alert);
+            faults::$fault(Alert::new($alert, &metrics, &transcript)).await;
         })*
     };
 }
