@@ -1,9 +1,9 @@
 //! Messages per second through each store: to one recipient each, and of one broadcast.
 //!
 //! `cargo bench --bench rates --all-features`, some minutes. It starts a PostgreSQL and a Redis of its own if they are
-//! installed, as packaged, with their data in a temporary folder. The push service is a client in the process that answers at
-//! once: what is measured is acceptance, expansion, encryption, signature and settlement, and no network. The database shares
-//! the cores. Medians of five.
+//! installed, as packaged, with their data in a temporary folder. The push service is a client in the process that answers
+//! after 10 ms: what is measured is acceptance, expansion, encryption, signature and settlement, and no network. The database
+//! shares the cores. Medians of five.
 //!
 //! - One recipient each: 4,000 messages, each enqueued to one of 1,000 users, 64 at a time, until the last has been sent. The
 //!   targets are 4,000 a second on PostgreSQL and Redis, and 12,000 on SQLite.
@@ -50,6 +50,8 @@ const SINGLE: usize = 4_000;
 const BROADCAST: usize = 20_000;
 /// Messages that are enqueued at a time.
 const AT_ONCE: usize = 64;
+/// How long the push service takes.
+const ANSWER: Duration = Duration::from_millis(10);
 /// Rounds of each measurement. Medians are printed.
 const ROUNDS: usize = 5;
 /// Longer only if the code is broken.
@@ -113,6 +115,7 @@ where
             sent.number.fetch_add(1, Ordering::Relaxed);
             sent.one_more.notify_one();
             async {
+                sleep(ANSWER).await;
                 let mut answer = Response::new(Empty::<Bytes>::new());
                 *answer.status_mut() = http::StatusCode::CREATED;
                 Ok::<_, Infallible>(answer)
