@@ -55,6 +55,8 @@ pub(super) struct Table {
     pub(super) is_empty: AtomicBool,
     /// Rows that cannot be read.
     pub(super) unreadable: Mutex<HashSet<EndpointKey>>,
+    /// Rows whose changes are refused, with all changes of the same call.
+    pub(super) refused: Mutex<HashSet<EndpointKey>>,
     /// Registered by another process as soon as a row was read or written.
     pub(super) meanwhile: Mutex<Option<Meanwhile>>,
 }
@@ -222,6 +224,13 @@ impl SubscriptionStore for Table {
         }
         self.store.apply(changes, now).await
     }
+        {
+            let refused = self.refused.lock().unwrap();
+            let mut keys = changes.iter().filter_map(Change::key);
+            if keys.any(|key| refused.contains(key)) {
+                return Err(StoreErrorKind::Misconfigured.into());
+            }
+        }
 }
 
 impl World {
@@ -266,6 +275,7 @@ impl World {
             unreadable: Mutex::default(),
             meanwhile: Mutex::default(),
         });
+            refused: Mutex::default(),
         let clock = TestClock::new();
         let service = TestPushService::builder().clock(clock.clone()).build();
         let panics = Arc::new(AtomicBool::default());
