@@ -42,8 +42,8 @@ use crate::subscription::Origin;
 ///   cancelled, not paused (L21), not past their deadline and not at [`Cursor::End`]: first those of [`Urgency::High`], at most seven of eight
 ///   of `limit` while there are others, then the others, each in the order of the times from which their next page may be
 ///   written: the due time, or the time of the last page. One with a [pace](NewBroadcast::pace) is listed from that time
-///   on (L20). One whose audience, cursor or pace cannot be read is an [`Expansion::unreadable`], and does not keep others
-///   from being listed.
+///   on (L20). [`Expansion::is_urgent`] says which are the first. One whose audience, cursor or pace cannot be read is an
+///   [`Expansion::unreadable`], and does not keep others from being listed.
 /// - **L4** [`enqueue_page`](Self::enqueue_page) writes rows and moves the cursor in one transaction if the cursor is
 ///   the expected one; else it returns [`PageWrite::Stale`] and changes nothing. A recipient that is pending in the
 ///   broadcast already is not written twice. At [`Cursor::End`] `recipients` becomes exact. `open` writes a first page as

@@ -63,11 +63,11 @@ impl RedisStore {
                     .number(kind.run)
             });
             let mut answer = Reply::of(self.run(&EXPANDABLE, &args).await?)?;
-            for kind in &mut kinds {
+            for (kind, is_urgent) in kinds.iter_mut().zip([true, false]) {
                 let is_asked = kind.left(limit) > 0;
                 let part = answer.list()?;
                 if is_asked {
-                    kind.read(part)?;
+                    kind.read(part, is_urgent)?;
                 }
             }
         }
@@ -240,7 +240,7 @@ impl Listed {
         }
     }
 
-    fn read(&mut self, mut part: Reply) -> Result<(), StoreError> {
+    fn read(&mut self, mut part: Reply, is_urgent: bool) -> Result<(), StoreError> {
         let (new, run) = (part.number()?, part.number()?);
         self.is_all = part.flag()? || new + run == 0;
         self.new += new;
@@ -258,8 +258,10 @@ impl Listed {
                     ..Expansion::new(id, audience, read_cursor(&cursor)?, pace)
                 })
             });
-            self.found
-                .push(read.unwrap_or_else(|_| Expansion::unreadable(id)));
+            self.found.push(Expansion {
+                is_urgent,
+                ..read.unwrap_or_else(|_| Expansion::unreadable(id))
+            });
         }
         Ok(())
     }
