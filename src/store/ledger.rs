@@ -51,7 +51,10 @@ use crate::subscription::Origin;
 ///   broadcast is then expanded from its start, as one without a page is.
 /// - **L5** [`claim`](Self::claim) takes due rows and rows whose lease has expired, at most `limit`, at most
 ///   [`room_for`](ClaimRequest::room_for) of one origin, none of an origin that is paused at `now`, fair over origins
-///   (an origin with few rows does not wait for one with many), in the order of their turns (L18). It counts the attempt
+///   (an origin with few rows does not wait for one with many), in the order of their turns (L18). It looks at a bounded
+///   number of origins that it has room for; if it could claim nothing of them, and others may stand behind,
+///   [`Claims::more`] says so. With [`per_origin`](ClaimRequest::per_origin) of 0 it looks at the origins of
+///   [`rooms`](ClaimRequest::rooms) alone: what it costs does not depend on the number of others. It counts the attempt
 ///   and gives each row a token that no earlier claim had. If the pause of an origin
 ///   [is probed](crate::store::PauseReason::is_probed) and its `until` has come, it takes one row as the probe and moves
 ///   `until` to the expiry of that row's lease: one of all claimants sends a request. When that row is settled or
