@@ -31,7 +31,7 @@ const NAMED_AT_ONCE: usize = 500;
 /// The most rounds of one claim.
 const ROUNDS: usize = 16;
 /// Scripts of one claim that make rows ready whose time has come, 200 each.
-const WAKES: usize = STEP / 200;
+pub(super) const WAKES: usize = STEP / 200;
 
 /// An origin with ready rows.
 struct Head {

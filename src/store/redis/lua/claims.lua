@@ -3,10 +3,10 @@
 -- Rows that one script makes ready.
 local WOKEN_AT_ONCE = 200
 
--- Makes rows whose lease has ended ready. ARGV: now. Returns whether there may be more.
+-- Makes rows whose lease has ended ready, and does no work of other broadcasts. ARGV: now. Returns whether there may be more.
 function operations.lapse()
   even_when_full()
-  return lapse(ARGV[1], WOKEN_AT_ONCE) and 1 or 0
+  return end_leases(ARGV[1], WOKEN_AT_ONCE) and 1 or 0
 end
 
 -- Returns origins with claimable rows, among which Rust deals (L5), those served longest ago first.
