@@ -59,6 +59,8 @@ pub(super) struct Table {
     pub(super) refused: Mutex<HashSet<EndpointKey>>,
     /// Registered by another process as soon as a row was read or written.
     pub(super) meanwhile: Mutex<Option<Meanwhile>>,
+    /// Whether it is only when a row was written.
+    pub(super) skips_reads: AtomicBool,
 }
 
 /// What another process registers.
@@ -168,7 +170,7 @@ impl SubscriptionStore for Table {
             return Ok(vec![None; which.len()]);
         }
         let found = self.store.get(which).await?;
-        if found.iter().any(Option::is_some) {
+        if found.iter().any(Option::is_some) && !self.skips_reads.load(Relaxed) {
             self.meet(START).await?;
         }
         let rows = found.iter().flatten();
@@ -222,8 +224,6 @@ impl SubscriptionStore for Table {
         if self.hangs_writes.load(Relaxed) {
             std::future::pending::<()>().await;
         }
-        self.store.apply(changes, now).await
-    }
         {
             let refused = self.refused.lock().unwrap();
             let mut keys = changes.iter().filter_map(Change::key);
@@ -231,6 +231,8 @@ impl SubscriptionStore for Table {
                 return Err(StoreErrorKind::Misconfigured.into());
             }
         }
+        self.store.apply(changes, now).await
+    }
 }
 
 impl World {
@@ -273,9 +275,10 @@ impl World {
             writes: AtomicUsize::default(),
             is_empty: AtomicBool::default(),
             unreadable: Mutex::default(),
-            meanwhile: Mutex::default(),
-        });
             refused: Mutex::default(),
+            meanwhile: Mutex::default(),
+            skips_reads: AtomicBool::default(),
+        });
         let clock = TestClock::new();
         let service = TestPushService::builder().clock(clock.clone()).build();
         let panics = Arc::new(AtomicBool::default());
