@@ -215,7 +215,7 @@ fn begin<C: Service<Request<PushBody>>>(
     let request = push.request(&*settings.p256, signer, contact, at);
     let request = request.map_err(|error| {
         // A request that cannot be made is no probe.
-        gate.withdraw();
+        gate.withdraw(&Row::of(push), at);
         not_made(push_service, error)
     })?;
     permit.begin();

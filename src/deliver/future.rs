@@ -274,7 +274,7 @@ impl Settings {
         permit.learn(&asked.row, load, self.clock.now());
         if error.is_local() || error.outcome() != Outcome::Transient {
             // An error of this process, or a refusal of the endpoint policy, says nothing about the push service.
-            gate.withdraw();
+            gate.withdraw(&asked.row, asked.began);
         } else {
             let mut seen = asked.saw(Outcome::Transient, false, None);
             seen.broke_off = error.has_broken_off();

@@ -316,9 +316,9 @@ impl OriginGate {
         admitted.map_err(|(until, reason)| Closed::new(until, reason))
     }
 
-    /// Undoes [`admit`](Self::admit): the request could not be made.
-    pub(super) fn withdraw(&self) {
-        self.standing().withdraw();
+    /// Undoes [`admit`](Self::admit) for the request of a row that began then: it could not be made.
+    pub(super) fn withdraw(&self, row: &Row, began: Timestamp) {
+        self.standing().withdraw(row, began);
     }
 
     /// Takes in a response, or its absence.

@@ -123,7 +123,7 @@ fn a_probe_that_was_withdrawn_leaves_its_place_to_the_next() {
     gate.pause(at(10), PauseReason::SenderFault);
     gate.admit(&accepted(), at(10)).unwrap();
     assert!(gate.admit(&accepted(), at(10)).is_err());
-    gate.withdraw();
+    gate.withdraw(&accepted(), at(10));
     gate.admit(&accepted(), at(10)).unwrap();
 }
 

@@ -6,7 +6,7 @@ use super::Outcome;
 use super::evidence::{Evidence, Row};
 use crate::clock::Timestamp;
 use crate::push_service::{Pause, PauseReason};
-use crate::subscription::Origin;
+use crate::subscription::{EndpointKey, Origin};
 
 /// The first pause of an origin for a reason, and the longest. Each further one in a row is twice as long.
 const fn ladder(reason: PauseReason, is_proven: bool) -> (Duration, Duration) {
@@ -68,6 +68,7 @@ pub(super) struct Standing {
 /// A request that finds out whether the reason of a pause still holds.
 #[derive(Clone, Copy, Debug)]
 struct Probe {
+    key: EndpointKey,
     /// Others wait until then.
     until: Timestamp,
     /// Of a row that is evidence: its failure prolongs the pause.
@@ -157,6 +158,7 @@ impl Standing {
                 }
             }
             self.probe = Some(Probe {
+                key: row.key,
                 until: now + PROBE,
                 is_witness,
             });
@@ -164,9 +166,13 @@ impl Standing {
         Ok(())
     }
 
-    /// Undoes [`admit`](Self::admit): if the request was the probe, the next one is.
-    pub(super) fn withdraw(&mut self) {
-        self.probe = None;
+    /// Undoes [`admit`](Self::admit) for the request of a row that began then: if it was the probe, the next one is. One that
+    /// began before the pause leaves the probe alone.
+    pub(super) fn withdraw(&mut self, row: &Row, began: Timestamp) {
+        let is_probe = |probe: &Probe| probe.key == row.key && probe.until == began + PROBE;
+        if self.probe.as_ref().is_some_and(is_probe) {
+            self.probe = None;
+        }
     }
 
     /// Adds a pause that is to be shared.

@@ -313,7 +313,12 @@ fn only_a_row_that_is_evidence_is_the_probe_in_the_first_minute() {
         assert_eq!(refused, (at(360), FAULT));
     }
     origin.admit(&row(9), at(311)).unwrap();
-    origin.withdraw();
+    // Requests that began before the pause, or are of another row, are not the probe.
+    for (other, began) in [(row(9), at(-1)), (row(8), at(311))] {
+        origin.withdraw(&other, began);
+        assert!(origin.admit(&row(9), at(311)).is_err());
+    }
+    origin.withdraw(&row(9), at(311));
     // If no other row comes, they may ask; being refused once more says nothing.
     origin.admit(&failing, at(360)).unwrap();
     let mut refused = seen(20, 360, Outcome::SenderFault);
@@ -630,7 +635,7 @@ fn the_end_that_its_own_process_decided_is_that_of_the_first_minute() {
     origin.load(Some(pause.clone()), at(40));
     assert!(origin.admit(&stranger(21), at(90)).is_ok());
     // After an answer the next pause has an end of its own.
-    origin.withdraw();
+    origin.withdraw(&stranger(21), at(90));
     origin.observe(&seen(1, 90, Outcome::Gone), at(91));
     pause.until = at(600);
     origin.load(Some(pause), at(95));

@@ -134,9 +134,11 @@ async fn remove_orphan(
         return Ok(false);
     }
     let row = records(&*engine.subscriptions, &[subscription.into()]).await;
-    let is_there = !matches!(row?.as_slice(), [Record::Missing]);
+    if matches!(row?.as_slice(), [Record::Missing]) {
+        return Ok(true);
+    }
     let stored = engine.ledger.schedules(Some(subscription)).await?;
-    if is_there && stored.iter().all(|stored| stored.name() != schedule.name()) {
+    if stored.iter().all(|stored| stored.name() != schedule.name()) {
         engine.ledger.put_schedule(schedule).await?;
     }
     Ok(true)

@@ -1,5 +1,6 @@
 //! Rows that change hands between the read and the deletion.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::super::test_world::{Meanwhile, START, TIMEOUT, World};
@@ -195,5 +196,22 @@ async fn undoing_a_registration_leaves_the_row_of_another_call() {
         if let Some(row) = row {
             assert_eq!(row.last_seen_at, START + Duration::from_millis(1));
         }
+    }
+}
+
+/// Another page of the new user has been told that its daily notification is stored, at whatever moment that was.
+#[tokio::test]
+async fn a_row_that_changes_hands_keeps_the_schedules_of_its_new_user() {
+    for skips_reads in [false, true] {
+        let world = World::new().await;
+        let row = row(&world, Some(alice())).await;
+        bob_takes_over(&world, &row, NotifyType::DirectNotification);
+        world.table.skips_reads.store(skips_reads, Relaxed);
+        let registration = Registration::new(row.subscription.clone()).principal("bob");
+        world.engine.register(registration, None).await.unwrap();
+        assert!(world.table.meanwhile.lock().unwrap().is_none());
+        let left = world.store.schedules(Some(row.id)).await.unwrap();
+        let wanted = schedule(row.id, NotifyType::DirectNotification).name();
+        assert!(left.iter().any(|one| one.name() == wanted), "{left:?}");
     }
 }

@@ -12,7 +12,7 @@ use crate::observe;
 use crate::push_service::PushService;
 use crate::store::{
     Change, DeliveryLedger, Failure, Pause, PauseReason, RetireReason, Settlement, StoreError,
-    SubscriptionStore, Tally,
+    StoreErrorKind, SubscriptionStore, Tally,
 };
 use crate::subscription::{EndpointKey, Origin};
 use crate::vapid::{Contact, KeyId};
@@ -183,7 +183,8 @@ impl Effects {
     ///
     /// # Errors
     ///
-    /// Returns an error if the store is unavailable. What was not written is written by the next call.
+    /// Returns an error if the store is unavailable. What was not written is written by the next call. A pause, a count or a
+    /// change that the store refuses for another reason is logged and left out, and the others are written.
     ///
     /// # Cancel safety
     ///
@@ -207,7 +208,19 @@ impl Effects {
         {
             // A pause that is over by now would end a later one of another replica.
             if *is_lift || pause.until > now {
-                self.ledger.pause(pause, now).await?;
+                match self.ledger.pause(pause, now).await {
+                    Err(error) if error.kind() == StoreErrorKind::Unavailable => return Err(error),
+                    Err(error) => {
+                        observe::event!(
+                            ERROR,
+                            origin = %pause.origin,
+                            error = %observe::causes(&error),
+                            "the store refuses a pause: other processes do not know it"
+                        );
+                        let _ = error;
+                    }
+                    Ok(()) => {}
+                }
             }
             gate.shared(now);
             self.pauses.remove(0);
@@ -235,13 +248,41 @@ impl Effects {
             .collect()
     }
 
-    /// Writes the changes to subscriptions.
+    /// Writes the changes to subscriptions, in one call. If the store refuses that, it is given smaller parts, and those
+    /// changes that it refuses alone are left out: outcomes of rows are not written before.
     pub(crate) async fn apply(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        if !self.changes.is_empty() {
-            self.subscriptions.apply(&self.changes, now).await?;
-            self.changes.clear();
+        let mut size = self.changes.len();
+        let (mut refused, mut first) = (0_usize, None);
+        let applied = loop {
+            let part = self.changes.get(..size).unwrap_or(&self.changes);
+            if part.is_empty() {
+                break Ok(());
+            }
+            let applied = part.len();
+            match self.subscriptions.apply(part, now).await {
+                Ok(_) => {
+                    drop(self.changes.drain(..applied));
+                    size = applied.saturating_mul(2);
+                }
+                Err(error) if error.kind() == StoreErrorKind::Unavailable => break Err(error),
+                Err(_) if applied > 1 => size = applied / 2,
+                Err(error) => {
+                    self.changes.remove(0);
+                    refused += 1;
+                    first.get_or_insert(error);
+                }
+            }
+        };
+        if let Some(error) = first {
+            observe::event!(
+                ERROR,
+                changes = refused,
+                error = %observe::causes(&error),
+                "the store refuses changes of subscriptions: they are left out"
+            );
+            let _ = (error, refused);
         }
-        Ok(())
+        applied
     }
 
     /// The changes to subscriptions that wait to be written.
@@ -274,13 +315,13 @@ impl Effects {
     /// Retires rows, unless pruning of their origin is suspended: then they count as failed, until they are gone for days.
     async fn judge(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let counts = self.counts();
-        let sums = self.ledger.tally(&counts, now).await?;
+        let sums = sums(&*self.ledger, &counts, now).await?;
         self.counted(counts, sums);
         Ok(())
     }
 
-    /// Records the sums of these counts, which are all that were noted, and decides what they permit.
-    pub(crate) fn counted(&mut self, counts: Vec<(Origin, Tally)>, sums: Vec<Tally>) {
+    /// Records the [`sums`] of these counts, which are all that were noted, and decides what they permit.
+    pub(crate) fn counted(&mut self, counts: Vec<(Origin, Tally)>, sums: Vec<Option<Tally>>) {
         self.tallies.clear();
         self.firsts.clear();
         let sums: HashMap<_, _> = counts
@@ -298,11 +339,15 @@ impl Effects {
             for_days,
         } in self.gone.drain(..)
         {
-            let sum = sums.get(&origin).copied().unwrap_or_default();
+            let sum = sums.get(&origin).copied().flatten();
+            let is_known = sum.is_some();
+            let sum = sum.unwrap_or_default();
             let suspends = match reason {
                 Some(reason) => breaker.suspends(reason, sum),
                 None => breaker.suspends_staleness(sum),
             };
+            // Without a sum nothing tells whether so many are gone that the push service is at fault.
+            let suspends = suspends || !is_known;
             let why = reason.map_or("stale", RetireReason::as_str);
             if !suspends || (for_days && sum.accepted > 0) {
                 observe::count_retired(PushService::of_origin(&origin), why);
@@ -310,7 +355,7 @@ impl Effects {
                 continue;
             }
             self.changes.push(Change::Failed { key, failure });
-            if self.suspended.insert(origin.clone()) {
+            if is_known && self.suspended.insert(origin.clone()) {
                 observe::event!(
                     ERROR,
                     origin = %origin,
@@ -323,9 +368,44 @@ impl Effects {
         }
         // Pruning for bad requests is suspended first and resumed last.
         let is_suspended = |sum: &Tally| breaker.suspends(RetireReason::BadRequest, *sum);
-        self.suspended
-            .retain(|origin| sums.get(origin).is_none_or(is_suspended));
+        self.suspended.retain(|origin| {
+            let sum = sums.get(origin).and_then(Option::as_ref);
+            sum.is_none_or(is_suspended)
+        });
     }
+}
+
+/// Adds counts to the tallies of the ledger and returns their sums, in the same order. If the ledger refuses all of them
+/// together, they are counted one by one: the sum is `None` where it refuses one alone.
+pub(crate) async fn sums(
+    ledger: &dyn DeliveryLedger,
+    counts: &[(Origin, Tally)],
+    now: Timestamp,
+) -> Result<Vec<Option<Tally>>, StoreError> {
+    match ledger.tally(counts, now).await {
+        Ok(sums) => return Ok(sums.into_iter().map(Some).collect()),
+        Err(error) if error.kind() == StoreErrorKind::Unavailable => return Err(error),
+        Err(_) => {}
+    }
+    let mut sums = Vec::with_capacity(counts.len());
+    for count in counts {
+        sums.push(match ledger.tally(std::slice::from_ref(count), now).await {
+            Ok(sum) => sum.first().copied(),
+            // The next call counts the first ones again, as after a response that was lost.
+            Err(error) if error.kind() == StoreErrorKind::Unavailable => return Err(error),
+            Err(error) => {
+                observe::event!(
+                    ERROR,
+                    origin = %count.0,
+                    error = %observe::causes(&error),
+                    "the store refuses to count responses: no subscription of the origin is retired meanwhile"
+                );
+                let _ = error;
+                None
+            }
+        });
+    }
+    Ok(sums)
 }
 
 impl Drop for Effects {

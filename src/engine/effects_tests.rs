@@ -222,3 +222,33 @@ async fn what_fails_at_the_end_is_still_there() {
     noted.effects.finish(LATER).await.unwrap();
     assert!(noted.record().await.retired.is_some());
 }
+
+/// One change that is refused is left out, the others are written, and the number of calls grows with those refused only.
+#[tokio::test]
+async fn a_change_that_is_refused_keeps_no_other_from_being_written() {
+    const ROWS: usize = 100;
+    let mut noted = Noted::new().await;
+    let mut keys = vec![noted.key];
+    for _ in 1..ROWS {
+        keys.push(noted.world.subscriber().await);
+    }
+    let refused = [keys[37], keys[99]];
+    *noted.world.table.refused.lock().unwrap() = refused.into();
+    for key in &keys {
+        let mut failed = Consequence::from(Settlement::RetryAt(LATER));
+        failed.changes = vec![Change::Failed {
+            key: *key,
+            failure: Failure::default(),
+        }];
+        noted.effects.note(&noted.gate, failed, START);
+    }
+    noted.effects.write(LATER).await.unwrap();
+    let calls = noted.world.table.writes.load(Relaxed);
+    assert!(calls <= 30, "{calls}");
+    noted.effects.write(LATER).await.unwrap();
+    assert_eq!(noted.world.table.writes.load(Relaxed), calls);
+    for key in keys {
+        let streak = noted.world.record(key).await.failure_streak;
+        assert_eq!(streak, u32::from(!refused.contains(&key)));
+    }
+}

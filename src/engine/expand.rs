@@ -23,6 +23,8 @@ const PAGES_PER_SECOND: u32 = 4;
 /// step.
 const EXPANSIONS: usize = 64;
 const EXPANDED_AT_ONCE: usize = 4 * PAGE;
+/// The most recipients of broadcasts that are not urgent which a step writes whatever it writes of urgent ones.
+const OTHERS_AT_ONCE: usize = PAGE;
 /// The most pages that are read at the same time.
 const READS: usize = 16;
 /// The most recipients written in the transaction that opens a broadcast, which its caller waits for.
@@ -45,28 +47,32 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
     let (mut reads, mut writes) = (JoinSet::new(), JoinSet::new());
     // Recipients that were read, and the most that are being read.
     let (mut read, mut reading) = (0, 0);
+    // The most recipients of broadcasts that are not urgent.
+    let mut of_others = 0;
     let mut failed = None;
     // Parked broadcasts stay at the front.
     let limit = EXPANSIONS + parked.len(now);
     let mut waiting = engine.ledger.expandable(limit, now).await?;
-    let last = waiting.last().map(|expansion| expansion.id);
     waiting.retain(|expansion| !parked.is_parked(&expansion.id, now));
     waiting.reverse();
     loop {
         while reads.len() < READS
             && let Some(expansion) = waiting.pop()
         {
-            // Behind urgent broadcasts the last one listed is not urgent (L3): each step expands it too.
-            let is_last = Some(expansion.id) == last;
-            if !is_last && read >= EXPANDED_AT_ONCE {
+            let most = most(engine, &expansion);
+            // The first of the others, which have waited longest (L3), are expanded in each step.
+            let is_kept = !expansion.is_urgent && of_others + most <= OTHERS_AT_ONCE;
+            if !is_kept && read >= EXPANDED_AT_ONCE {
                 continue;
             }
-            let most = most(engine, &expansion);
-            if !is_last && !reads.is_empty() && read + reading + most > EXPANDED_AT_ONCE {
+            if !is_kept && !reads.is_empty() && read + reading + most > EXPANDED_AT_ONCE {
                 waiting.push(expansion);
                 break;
             }
             reading += most;
+            if !expansion.is_urgent {
+                of_others += most;
+            }
             let engine = engine.clone();
             let span = observe::Span::page(expansion.id);
             span.link(&expansion.trace_parent);

@@ -21,6 +21,10 @@ pub(super) const ENTRIES: usize = 100;
 const PARTS: usize = 8;
 /// The most audiences that are read at the same time.
 const READS: usize = 16;
+/// Refuse an entry that has panicked after it was put off this often, in some 20 minutes: those that wait are read by each look.
+const PUT_OFFS: u32 = 8;
+/// The code of such a refusal.
+const PANICKED: &str = "panicked";
 
 /// The result of one look at the outbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +37,8 @@ pub(super) struct Looked {
 
 /// Opens the broadcasts of waiting entries, at most [`ENTRIES`]. Refuses entries that cannot be sent.
 ///
-/// An entry whose audience cannot be read, or whose broadcast cannot be stored, is put off. The others are settled. If other
+/// An entry whose audience cannot be read, or whose broadcast cannot be stored, is put off. The others are settled. One at
+/// which the application's store panics again and again is refused. If other
 /// processes were settling the same entries, it chooses among more of them.
 ///
 /// # Errors
@@ -179,10 +184,18 @@ async fn settlements(
             }
             Some(Err(error)) => {
                 observe::event!(ERROR, error = %error, "reading an entry of the outbox panicked");
-                if let Some(seq) = read_by.get(&error.id()).copied() {
-                    let error = StoreError::new(StoreErrorKind::Corrupt, error);
-                    put_off(engine, seq, ids, &error, now);
+                let Some(seq) = read_by.get(&error.id()).copied() else {
+                    continue;
+                };
+                let id = ids.get(&seq);
+                if id.is_some_and(|id| engine.signals.parked.times(id) >= PUT_OFFS) {
+                    let detail =
+                        "The store of subscriptions panicked each time its audience was read.";
+                    settlements.push((seq, refuse(PANICKED, detail.to_owned())));
+                    continue;
                 }
+                let error = StoreError::new(StoreErrorKind::Corrupt, error);
+                put_off(engine, seq, ids, &error, now);
             }
         }
     }

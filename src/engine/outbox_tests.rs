@@ -157,6 +157,34 @@ async fn an_entry_that_panics_is_put_off_as_one_that_fails() {
     assert!(shop.first().await.is_some(), "it waits");
 }
 
+/// It waits for an operator then, and no look reads it any more.
+#[tokio::test]
+async fn an_entry_that_panics_again_and_again_is_refused() {
+    let shop = Shop::new().await;
+    shop.write(["mallory", "alice"].map(str::to_owned));
+    let users = Arc::new(Users::default());
+    let engine = shop.engine(&users).await;
+    assert_eq!(look(&engine, START).await.unwrap().settled, 1);
+    let mut now = START;
+    let mut looks = 1;
+    while shop.first().await.is_some() {
+        assert!(looks <= PUT_OFFS, "it is read for ever");
+        now = now + Duration::from_secs(601);
+        looks += 1;
+        look(&engine, now).await.unwrap();
+    }
+    assert_eq!(looks, PUT_OFFS + 1);
+    assert_eq!(users.panics.load(Relaxed), looks as usize);
+    let refused = shop.store.refused_outbox(9).await.unwrap();
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].refusal.code, PANICKED);
+    assert_eq!(engine.signals.parked.len(now), 0);
+    // An operator who has mended the store lets it wait again: it is tried as often.
+    assert!(engine.retry_outbox(refused[0].entry.seq).await.unwrap());
+    look(&engine, now).await.unwrap();
+    assert!(shop.first().await.is_some());
+}
+
 #[tokio::test]
 async fn entries_that_are_put_off_hold_up_none_behind_them() {
     let shop = Shop::new().await;

@@ -26,6 +26,8 @@ pub(crate) struct Parked(Mutex<HashMap<BroadcastId, Entry>>);
 struct Entry {
     until: Timestamp,
     pause: Duration,
+    /// How often it was parked in a row.
+    times: u32,
     error: String,
     is_reported: bool,
 }
@@ -53,6 +55,7 @@ impl Parked {
         let pause = entries
             .get(&id)
             .map_or(first, |entry| (2 * entry.pause).clamp(first, longest));
+        let times = entries.get(&id).map_or(0, |entry| entry.times);
         let was_reported = entries.get(&id).is_some_and(|entry| entry.is_reported);
         if is_unreadable && !was_reported {
             observe::event!(
@@ -68,6 +71,7 @@ impl Parked {
             Entry {
                 until,
                 pause,
+                times: times.saturating_add(1),
                 error: error.to_string(),
                 is_reported: is_unreadable || was_reported,
             },
@@ -104,6 +108,11 @@ impl Parked {
     /// Whether it was parked lately, also if its pause is over.
     pub(super) fn knows(&self, id: &BroadcastId) -> bool {
         self.lock().contains_key(id)
+    }
+
+    /// How often it was parked in a row.
+    pub(super) fn times(&self, id: &BroadcastId) -> u32 {
+        self.lock().get(id).map_or(0, |entry| entry.times)
     }
 
     pub(crate) fn len(&self, now: Timestamp) -> usize {
@@ -157,7 +166,9 @@ mod tests {
             now = until;
         }
         assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 600, 600]);
+        assert_eq!(parked.times(&id), 8);
         parked.unpark(&id);
+        assert_eq!(parked.times(&id), 0);
         assert_eq!(parked.park(id, &corrupt, now), now + UNREADABLE.0);
         let other = BroadcastId::random();
         let unavailable = StoreError::from(StoreErrorKind::Unavailable);

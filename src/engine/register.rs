@@ -11,7 +11,7 @@ use crate::deliver::Unverified;
 use crate::error::error_struct;
 use crate::observe::event;
 use crate::schedule::{Daily, Plan, Schedule};
-use crate::store::rules::merge;
+use crate::store::rules::{Merged, merge};
 use crate::store::{
     Change, NewSubscription, StoreError, StoreErrorKind, SubscriptionRecord, SubscriptionRef,
     Upserted,
@@ -113,6 +113,15 @@ pub struct Registered {
     pub stale_key: bool,
 }
 
+/// The schedules of a row that another principal takes over.
+#[derive(Debug)]
+struct Former {
+    id: SubscriptionId,
+    schedules: Vec<Schedule>,
+    /// Whether there may be others, which the store cannot read.
+    has_unreadable: bool,
+}
+
 impl Engine {
     /// Stores a registration, in the place of another row if the caller has checked the right to replace it.
     pub(crate) async fn register(
@@ -162,7 +171,7 @@ impl Engine {
             ),
             None => None,
         };
-        self.prepare_schedules(&new, now).await?;
+        let former = self.prepare_schedules(&new, now).await?;
         let upserted = self.subscriptions.upsert(&new, &self.limits, now).await?;
         let Upserted::Stored {
             record,
@@ -174,9 +183,15 @@ impl Engine {
         else {
             return Err(RegisterErrorKind::Conflict.into());
         };
-        // Again: the rows may have changed since they were read.
         for id in handed_over {
-            self.ledger.remove_schedules(id).await?;
+            match former.iter().find(|former| former.id == id) {
+                // Another call of the new owner may have written one since.
+                Some(former) => self.remove_those_read(former).await?,
+                // The row has changed since it was read: nothing tells whose they are.
+                None => {
+                    self.ledger.remove_schedules(id).await?;
+                }
+            }
         }
         if let Some(superseded) = superseded {
             self.ledger.move_schedules(superseded, record.id).await?;
@@ -203,35 +218,86 @@ impl Engine {
 
     /// Removes the schedules of rows that another principal takes over, and copies those of the row at the new endpoint to the
     /// row that it replaces, whose id stays. If the call is interrupted after the upsert, nothing tells any more whose they
-    /// were.
+    /// were. Returns those of the former principal, as they were read.
     async fn prepare_schedules(
         &self,
         new: &NewSubscription,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<Former>, StoreError> {
+        let mut former = Vec::new();
         if new.principal.is_none() && new.replaces.is_none() {
-            return Ok(());
+            return Ok(former);
         }
+        // A registration that is refused here shows nobody another's schedules, and removes none. If the store refuses it after
+        // this, the former user's are gone, which is better than the next one having them.
+        let Some((mut ids, mut merged)) = self.merged(new, now).await? else {
+            return Ok(former);
+        };
+        if !merged.handed_over.is_empty() {
+            for id in &merged.handed_over {
+                former.push(self.former_schedules(*id).await?);
+            }
+            // Again: what was read is the former principal's if the row is by now.
+            let Some(again) = self.merged(new, now).await? else {
+                return Ok(Vec::new());
+            };
+            (ids, merged) = again;
+            former.retain(|former| merged.handed_over.contains(&former.id));
+        }
+        for former in &former {
+            if former.has_unreadable {
+                self.ledger.remove_schedules(former.id).await?;
+            } else {
+                self.remove_those_read(former).await?;
+            }
+        }
+        match ids {
+            [Some(from), Some(to)] if !merged.handed_over.contains(&from) => {
+                self.share_schedules(from, to).await?;
+            }
+            _ => {}
+        }
+        Ok(former)
+    }
+
+    /// What an upsert would store by what is stored now, with the ids of the row at the endpoint and the one that it replaces.
+    async fn merged(
+        &self,
+        new: &NewSubscription,
+        now: Timestamp,
+    ) -> Result<Option<([Option<SubscriptionId>; 2], Merged)>, StoreError> {
         let replaces = new.replaced_key();
         let keys = [Some(new.key()), replaces].into_iter().flatten();
         let keys: Vec<_> = keys.map(SubscriptionRef::Key).collect();
         let mut rows = self.subscriptions.get(&keys).await?.into_iter();
         let (standing, replaced) = (rows.next().flatten(), rows.next().flatten());
         let ids = [&standing, &replaced].map(|row| row.as_ref().map(|row| row.id));
-        // A registration that is refused here shows nobody another's schedules, and removes none. If the store refuses it after
-        // this, the former user's are gone, which is better than the next one having them.
-        let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
-            return Ok(());
+        let merged = merge(standing, replaced.as_ref(), new, now);
+        Ok(merged.map(|merged| (ids, merged)))
+    }
+
+    async fn former_schedules(&self, id: SubscriptionId) -> Result<Former, StoreError> {
+        let read = async {
+            let left_out = self.ledger.unreadable_schedules(Some(id)).await?;
+            Ok::<_, StoreError>((left_out > 0, self.ledger.schedules(Some(id)).await?))
         };
-        for id in &merged.handed_over {
-            self.ledger.remove_schedules(*id).await?;
+        let (has_unreadable, schedules) = match read.await {
+            Err(error) if error.kind() == StoreErrorKind::Corrupt => (true, Vec::new()),
+            read => read?,
+        };
+        Ok(Former {
+            id,
+            schedules,
+            has_unreadable,
+        })
+    }
+
+    /// Removes schedules unless they were replaced since they were read.
+    async fn remove_those_read(&self, former: &Former) -> Result<(), StoreError> {
+        for schedule in &former.schedules {
+            self.ledger.remove_unchanged_schedule(schedule).await?;
         }
-        match ids {
-            [Some(from), Some(to)] if !merged.handed_over.contains(&from) => {
-                self.share_schedules(from, to).await
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     async fn share_schedules(

@@ -55,8 +55,12 @@ pub(super) struct Table {
     pub(super) is_empty: AtomicBool,
     /// Rows that cannot be read.
     pub(super) unreadable: Mutex<HashSet<EndpointKey>>,
+    /// Rows whose changes are refused, with all changes of the same call.
+    pub(super) refused: Mutex<HashSet<EndpointKey>>,
     /// Registered by another process as soon as a row was read or written.
     pub(super) meanwhile: Mutex<Option<Meanwhile>>,
+    /// Whether it is only when a row was written.
+    pub(super) skips_reads: AtomicBool,
 }
 
 /// What another process registers.
@@ -166,7 +170,7 @@ impl SubscriptionStore for Table {
             return Ok(vec![None; which.len()]);
         }
         let found = self.store.get(which).await?;
-        if found.iter().any(Option::is_some) {
+        if found.iter().any(Option::is_some) && !self.skips_reads.load(Relaxed) {
             self.meet(START).await?;
         }
         let rows = found.iter().flatten();
@@ -220,6 +224,13 @@ impl SubscriptionStore for Table {
         if self.hangs_writes.load(Relaxed) {
             std::future::pending::<()>().await;
         }
+        {
+            let refused = self.refused.lock().unwrap();
+            let mut keys = changes.iter().filter_map(Change::key);
+            if keys.any(|key| refused.contains(key)) {
+                return Err(StoreErrorKind::Misconfigured.into());
+            }
+        }
         self.store.apply(changes, now).await
     }
 }
@@ -264,7 +275,9 @@ impl World {
             writes: AtomicUsize::default(),
             is_empty: AtomicBool::default(),
             unreadable: Mutex::default(),
+            refused: Mutex::default(),
             meanwhile: Mutex::default(),
+            skips_reads: AtomicBool::default(),
         });
         let clock = TestClock::new();
         let service = TestPushService::builder().clock(clock.clone()).build();

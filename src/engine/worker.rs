@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::chores::{Chore, Chores};
 use super::confirmation::is_confirmation;
-use super::effects::Effects;
+use super::effects::{Effects, sums};
 use super::expanding::Expanding;
 use super::health::Step;
 use super::job::{Job, attempt};
@@ -594,7 +594,7 @@ impl Worker {
         let counting = async {
             match counts.as_slice() {
                 [] => Ok(Vec::new()),
-                counts => ledger.tally(counts, now).await,
+                counts => sums(&*ledger, counts, now).await,
             }
         };
         let (sums, written) = tokio::join!(counting, self.write_rows(now));

@@ -12,7 +12,7 @@ use super::super::expand::expand;
 use super::super::test_world::{START, TIMEOUT, World};
 use super::super::unreadable::UNREADABLE_PAUSE;
 use super::*;
-use crate::broadcast::Audience;
+use crate::broadcast::{Audience, BroadcastId};
 use crate::deliver::OriginGates;
 use crate::encoding::base64url;
 use crate::message::{Message, Urgency};
@@ -49,7 +49,7 @@ fn hang(worker: &mut Worker, gate: &Arc<OriginGate>) {
 
 fn token(n: u8) -> ClaimToken {
     let key = EndpointKey::from_bytes([n; 32]);
-    ClaimToken::new(crate::broadcast::BroadcastId::random(), key, 1)
+    ClaimToken::new(BroadcastId::random(), key, 1)
 }
 
 #[tokio::test]
@@ -701,10 +701,8 @@ async fn a_subscription_that_cannot_be_read_defers_only_its_own_schedule() {
     assert!(next(theirs).await > START + 2 * UNREADABLE_PAUSE);
 }
 
-/// A step writes four full pages, and one of the broadcast that is listed last.
-#[tokio::test]
-async fn urgent_broadcasts_leave_a_page_to_the_others() {
-    let world = World::new().await;
+/// More recipients than one page has.
+async fn many_subscribers(world: &World) {
     let first = world.subscriber().await;
     let record = world.record(first).await;
     for number in 0..500 {
@@ -718,25 +716,77 @@ async fn urgent_broadcasts_leave_a_page_to_the_others() {
         let limits = crate::store::SubscriptionLimits::default();
         world.store.upsert(&new, &limits, START).await.unwrap();
     }
-    let open = async |urgency| {
+}
+
+/// Opens broadcasts to all of them.
+async fn open_many(world: &World, urgency: Urgency, number: usize) -> Vec<BroadcastId> {
+    let mut ids = Vec::new();
+    for _ in 0..number {
         let message = Message::new("x").with_urgency(urgency);
         let new = NewBroadcast::new(Audience::All, message, START + 86_400 * SECOND);
         world.store.open(&new, START).await.unwrap();
-        new.id
-    };
-    let bulk = open(Urgency::Normal).await;
-    let mut urgent = Vec::new();
-    for _ in 0..6 {
-        urgent.push(open(Urgency::High).await);
+        ids.push(new.id);
     }
-    let mut worker = Worker::new(world.engine.clone());
-    assert_eq!(worker.step().await.expanded, 5 * 500);
+    ids
+}
+
+/// The recipients that are written of broadcasts.
+async fn written(world: &World, ids: &[BroadcastId]) -> Vec<u64> {
     let mut written = Vec::new();
-    for id in [bulk].iter().chain(&urgent) {
+    for id in ids {
         let status = world.store.status(*id, START).await.unwrap().unwrap();
         written.push(status.recipients);
     }
-    assert_eq!(written, [500, 500, 500, 500, 500, 0, 0]);
+    written
+}
+
+/// A step writes four full pages, and one of the broadcasts that are not urgent.
+#[tokio::test]
+async fn urgent_broadcasts_leave_a_page_to_the_others() {
+    let world = World::new().await;
+    many_subscribers(&world).await;
+    let bulk = open_many(&world, Urgency::Normal, 1).await;
+    let urgent = open_many(&world, Urgency::High, 6).await;
+    let mut worker = Worker::new(world.engine.clone());
+    assert_eq!(worker.step().await.expanded, 5 * 500);
+    let all = [bulk, urgent].concat();
+    assert_eq!(written(&world, &all).await, [500, 500, 500, 500, 500, 0, 0]);
+}
+
+/// The page goes to the one that has waited longest, not to the last one that is listed.
+#[tokio::test]
+async fn others_take_turns_behind_urgent_broadcasts() {
+    let world = World::new().await;
+    many_subscribers(&world).await;
+    let bulks = open_many(&world, Urgency::Normal, 3).await;
+    open_many(&world, Urgency::High, 20).await;
+    // One that is parked takes no page from the others.
+    let error = StoreErrorKind::Corrupt.into();
+    let parked = open_many(&world, Urgency::Low, 1).await;
+    world.engine.signals.parked.park(parked[0], &error, START);
+    for expected in [[500, 0, 0], [500, 500, 0], [500, 500, 500]] {
+        let now = world.engine.now();
+        assert_eq!(expand(&world.engine, now).await.unwrap(), 5 * 500);
+        assert_eq!(written(&world, &bulks).await, expected);
+        world.clock.advance(SECOND);
+    }
+}
+
+/// Of small ones as many as fit into a page.
+#[tokio::test]
+async fn small_broadcasts_share_the_page_that_urgent_ones_leave() {
+    let world = World::new().await;
+    many_subscribers(&world).await;
+    open_many(&world, Urgency::High, 6).await;
+    let one = world.subscriber().await;
+    let record = world.record(one).await;
+    for _ in 0..30 {
+        let audience = Audience::Ids(vec![record.id]);
+        let new = NewBroadcast::new(audience, Message::new("x"), START + 86_400 * SECOND);
+        world.store.open(&new, START).await.unwrap();
+    }
+    let expanded = expand(&world.engine, START).await.unwrap();
+    assert_eq!(expanded, 4 * 500 + 30);
 }
 
 #[tokio::test(start_paused = true)]

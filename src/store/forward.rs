@@ -330,6 +330,10 @@ impl<T: ScheduleStore + ?Sized> ScheduleStore for Arc<T> {
         (**self).schedules(of).await
     }
 
+    async fn unreadable_schedules(&self, of: Option<SubscriptionId>) -> Result<u64, StoreError> {
+        (**self).unreadable_schedules(of).await
+    }
+
     async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, StoreError> {
         (**self).remove_schedule(name).await
     }

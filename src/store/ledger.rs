@@ -42,8 +42,8 @@ use crate::subscription::Origin;
 ///   cancelled, not paused (L21), not past their deadline and not at [`Cursor::End`]: first those of [`Urgency::High`], at most seven of eight
 ///   of `limit` while there are others, then the others, each in the order of the times from which their next page may be
 ///   written: the due time, or the time of the last page. One with a [pace](NewBroadcast::pace) is listed from that time
-///   on (L20). One whose audience, cursor or pace cannot be read is an [`Expansion::unreadable`], and does not keep others
-///   from being listed.
+///   on (L20). [`Expansion::is_urgent`] says which are the first. One whose audience, cursor or pace cannot be read is an
+///   [`Expansion::unreadable`], and does not keep others from being listed.
 /// - **L4** [`enqueue_page`](Self::enqueue_page) writes rows and moves the cursor in one transaction if the cursor is
 ///   the expected one; else it returns [`PageWrite::Stale`] and changes nothing. A recipient that is pending in the
 ///   broadcast already is not written twice. At [`Cursor::End`] `recipients` becomes exact. `open` writes a first page as
@@ -51,7 +51,10 @@ use crate::subscription::Origin;
 ///   broadcast is then expanded from its start, as one without a page is.
 /// - **L5** [`claim`](Self::claim) takes due rows and rows whose lease has expired, at most `limit`, at most
 ///   [`room_for`](ClaimRequest::room_for) of one origin, none of an origin that is paused at `now`, fair over origins
-///   (an origin with few rows does not wait for one with many), in the order of their turns (L18). It counts the attempt
+///   (an origin with few rows does not wait for one with many), in the order of their turns (L18). It looks at a bounded
+///   number of origins that it has room for; if it could claim nothing of them, and others may stand behind,
+///   [`Claims::more`] says so. With [`per_origin`](ClaimRequest::per_origin) of 0 it looks at the origins of
+///   [`rooms`](ClaimRequest::rooms) alone: what it costs does not depend on the number of others. It counts the attempt
 ///   and gives each row a token that no earlier claim had. If the pause of an origin
 ///   [is probed](crate::store::PauseReason::is_probed) and its `until` has come, it takes one row as the probe and moves
 ///   `until` to the expiry of that row's lease: one of all claimants sends a request. When that row is settled or

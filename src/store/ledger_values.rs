@@ -10,6 +10,8 @@ use crate::broadcast::{
 };
 use crate::clock::Timestamp;
 use crate::message::Message;
+#[cfg(doc)]
+use crate::message::Urgency;
 use crate::subscription::{EndpointKey, Origin};
 
 /// A broadcast to accept.
@@ -140,10 +142,12 @@ pub struct Expansion {
     pub pace: Option<NonZeroU32>,
     /// The span that it comes from (L26).
     pub trace_parent: Option<TraceParent>,
+    /// Whether it is one of those that come first, as it is of [`Urgency::High`] (L3).
+    pub is_urgent: bool,
 }
 
 impl Expansion {
-    /// Makes an expansion of a broadcast without a trace parent.
+    /// Makes an expansion of a broadcast without a trace parent, which is not urgent.
     #[must_use]
     pub const fn new(
         id: BroadcastId,
@@ -157,6 +161,7 @@ impl Expansion {
             cursor,
             pace,
             trace_parent: None,
+            is_urgent: false,
         }
     }
 
@@ -169,6 +174,7 @@ impl Expansion {
             cursor: Cursor::Start,
             pace: None,
             trace_parent: None,
+            is_urgent: false,
         }
     }
 }

@@ -377,6 +377,10 @@ impl<T: ScheduleStore + ?Sized> ScheduleStore for Measured<T> {
         measured("schedules", self.0.schedules(of)).await
     }
 
+    async fn unreadable_schedules(&self, of: Option<SubscriptionId>) -> Result<u64, StoreError> {
+        measured("unreadable_schedules", self.0.unreadable_schedules(of)).await
+    }
+
     async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, StoreError> {
         measured("remove_schedule", self.0.remove_schedule(name)).await
     }

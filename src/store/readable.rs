@@ -94,6 +94,11 @@ impl<T> ReadablePage<T> {
         }
     }
 
+    /// The number of damaged rows.
+    pub(super) const fn damaged(&self) -> u64 {
+        self.damaged
+    }
+
     /// Returns the rows. `what` names them in the log if some were left out.
     pub(super) fn finish(self, what: &'static str) -> Vec<T> {
         if self.damaged > 0 {

@@ -18,7 +18,8 @@ use crate::subscription::SubscriptionId;
 ///
 /// - **D1** [`put_schedule`](Self::put_schedule) inserts a schedule or replaces the one of its name. If the stored
 ///   one has the same time (hour, minute, zone, days), it keeps its `next_fire_at`: what is due stays due.
-/// - **D2** [`schedules`](Self::schedules) lists those of one subscription, or the application's own, by name.
+/// - **D2** [`schedules`](Self::schedules) lists those of one subscription, or the application's own, by name. One that
+///   cannot be read is left out.
 /// - **D3** [`remove_schedule`](Self::remove_schedule) removes the one of a name,
 ///   [`remove_schedules`](Self::remove_schedules) all of a subscription.
 /// - **D4** [`move_schedules`](Self::move_schedules) moves the schedules of one subscription to another, except for
@@ -33,6 +34,8 @@ use crate::subscription::SubscriptionId;
 /// - **D8** [`next_fire_at`](Self::next_fire_at) is the earliest of all schedules.
 /// - **D9** [`remove_unchanged_schedule`](Self::remove_unchanged_schedule) removes a schedule if its plan and its time are
 ///   still those that the caller has read, whatever its `next_fire_at` is now. One that was replaced since stays.
+/// - **D10** [`unreadable_schedules`](Self::unreadable_schedules) is the number of those that `schedules` leaves out: while
+///   there are any, one that it does not list may be there.
 #[async_trait]
 pub trait ScheduleStore: DeliveryLedger {
     /// Inserts or replaces a schedule (D1).
@@ -48,6 +51,17 @@ pub trait ScheduleStore: DeliveryLedger {
     ///
     /// Returns an error if the store is unavailable.
     async fn schedules(&self, of: Option<SubscriptionId>) -> Result<Vec<Schedule>, StoreError>;
+
+    /// Counts the schedules that [`schedules`](Self::schedules) leaves out since they cannot be read (D10). Default: none, which
+    /// is right for a store that leaves out none.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    async fn unreadable_schedules(&self, of: Option<SubscriptionId>) -> Result<u64, StoreError> {
+        let _ = of;
+        Ok(0)
+    }
 
     /// Removes a schedule (D3). Returns whether it existed.
     ///

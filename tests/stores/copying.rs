@@ -16,7 +16,7 @@ use tower_web_push::copy::{Copy, CopyErrorKind, CopyReport};
 use tower_web_push::deliver::EndpointPolicy;
 use tower_web_push::message::Message;
 use tower_web_push::push_request::PushBody;
-use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule};
+use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule, ScheduleLabel};
 use tower_web_push::store::{
     Change, CountFilter, Liveness, MemoryStore, NewSubscription, PortableStore, PostgresStore,
     RetireReason, Retired, ScheduleStore, SqliteStore, SubscriptionLimits, SubscriptionRecord,
@@ -289,6 +289,59 @@ async fn a_copy_loses_nothing(from: Kind, to: Kind) {
         target.store.keys().await.unwrap()[0].public_key
     );
     drop(push);
+}
+
+/// A schedule that the source cannot read is not taken for one that it has removed, neither while it is damaged nor after.
+#[tokio::test]
+async fn a_schedule_that_cannot_be_read_is_not_removed_from_the_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("push.db");
+    let source = SqliteStore::open(&file).await.unwrap();
+    let target = MemoryStore::new();
+    let push = web_push(&(Arc::new(source.clone()) as Arc<dyn Whole>)).await;
+    let row = row(4, 1, KeyId::of(&push.vapid_public_key()));
+    drop(push);
+    source.put(std::slice::from_ref(&row)).await.unwrap();
+    source.put_schedule(&daily(row.id)).await.unwrap();
+    let digest = Schedule::new(
+        Plan::Application {
+            label: ScheduleLabel::parse("digest").unwrap(),
+            to: Audience::All,
+            message: Message::new("x"),
+        },
+        DailyTime::new(9, 0).unwrap(),
+        now(),
+    );
+    source.put_schedule(&digest).await.unwrap();
+    let copy = Copy::new(
+        source.clone(),
+        target.clone(),
+        folder.path().join("journal"),
+    );
+    let pass = async || copy.pass(|_| {}).await.unwrap();
+    let there = async || {
+        let mut there = target.schedules(None).await.unwrap();
+        there.extend(target.schedules(Some(row.id)).await.unwrap());
+        there.len()
+    };
+    pass().await;
+    assert_eq!(there().await, 2);
+    let set = |sql: &str| {
+        let conn = rusqlite::Connection::open(&file).unwrap();
+        assert_eq!(conn.execute(sql, []).unwrap(), 2);
+    };
+    set("UPDATE schedule SET minute_of_day = minute_of_day + 10000");
+    for _ in 0..2 {
+        let damaged = pass().await;
+        assert!(damaged.is_unchanged(), "{damaged:?}");
+        assert_eq!(there().await, 2);
+    }
+    // What the passes before have seen is known still.
+    set("UPDATE schedule SET minute_of_day = minute_of_day - 10000");
+    source.remove_schedules(row.id).await.unwrap();
+    assert!(source.remove_schedule(&digest.name()).await.unwrap());
+    pass().await;
+    assert_eq!(there().await, 0);
 }
 
 /// Copies to one store, and then to another one with the journal of the first.

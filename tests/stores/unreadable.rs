@@ -278,7 +278,8 @@ pub(crate) async fn put_schedules(store: &dyn ScheduleStore, now: Timestamp) {
     }
 }
 
-/// The healthy schedule is listed, and the damaged ones are an error only when nothing else is due (D5).
+/// The healthy schedule is listed, and the damaged ones are an error only when nothing else is due (D2, D5). They are counted
+/// (D10).
 pub(crate) async fn the_healthy_schedule_is_due(store: &dyn ScheduleStore, now: Timestamp) {
     let due = store.due_schedules(9, now).await.unwrap();
     let names: Vec<_> = due.iter().map(Schedule::name).collect();
@@ -286,9 +287,16 @@ pub(crate) async fn the_healthy_schedule_is_due(store: &dyn ScheduleStore, now: 
         names,
         ["healthy"].map(|name| ScheduleName::Application(ScheduleLabel::parse(name).unwrap()))
     );
+    let left_out = damaged_names().count() as u64;
+    assert_eq!(store.schedules(None).await.unwrap(), due);
+    assert_eq!(store.unreadable_schedules(None).await.unwrap(), left_out);
     store.remove_schedule(&names[0]).await.unwrap();
     let error = store.due_schedules(9, now).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+    assert_eq!(store.schedules(None).await.unwrap(), []);
+    assert_eq!(store.unreadable_schedules(None).await.unwrap(), left_out);
+    let another = Some(SubscriptionId::random());
+    assert_eq!(store.unreadable_schedules(another).await.unwrap(), 0);
 }
 
 /// Puts rows and returns their VAPID key. The numbers that the store keeps are damaged after that.

@@ -78,6 +78,14 @@ impl Ledgers {
         let theirs = self.from.schedules(Some(pair.from)).await.map_err(source)?;
         let ours = self.to.schedules(Some(pair.to)).await.map_err(target)?;
         let mut done = Done::default();
+        let is_listed = |wanted| theirs.iter().any(|one| is_of(one, wanted));
+        let mut types = NotifyType::ALL.iter().enumerate();
+        let misses_one =
+            types.any(|(place, wanted)| pair.before & (1 << place) != 0 && !is_listed(*wanted));
+        if misses_one && self.has_unreadable(Some(pair.from)).await? {
+            // What was there may be there: it is not taken for removed, by the next pass neither.
+            done.types = pair.before;
+        }
         for (place, notify_type) in NotifyType::ALL.iter().enumerate() {
             let bit = 1 << place;
             let of_type =
@@ -92,7 +100,9 @@ impl Ledgers {
                     self.to.put_schedule(&theirs).await.map_err(target)?;
                     done.changed += 1;
                 }
-                (None, Some(ours)) if was_there && !pair.is_newer_there => {
+                (None, Some(ours))
+                    if was_there && done.types & bit == 0 && !pair.is_newer_there =>
+                {
                     let removed = self.to.remove_unchanged_schedule(&ours).await;
                     done.changed += u64::from(removed.map_err(target)?);
                 }
@@ -141,7 +151,8 @@ impl Ledgers {
         let theirs = self.from.schedules(None).await.map_err(source)?;
         let ours = self.to.schedules(None).await.map_err(target)?;
         let mut changed = 0;
-        let planned: Vec<_> = theirs.iter().map(Planned::of).collect();
+        let has_unreadable = self.has_unreadable(None).await?;
+        let mut planned: Vec<_> = theirs.iter().map(Planned::of).collect();
         let known = |name| before.iter().find(|known| known.name == name);
         for (theirs, planned) in theirs.iter().zip(&planned) {
             let known = known(planned.name);
@@ -165,12 +176,24 @@ impl Ledgers {
         for ours in &ours {
             let of_target = Planned::of(ours);
             let is_here = planned.iter().any(|here| here.name == of_target.name);
-            if !is_here && known(of_target.name) == Some(&of_target) {
+            if !is_here && !has_unreadable && known(of_target.name) == Some(&of_target) {
                 let removed = self.to.remove_unchanged_schedule(ours).await;
                 changed += u64::from(removed.map_err(target)?);
             }
         }
+        if has_unreadable {
+            // What was there may be there: it is not taken for removed, by the next pass neither.
+            let is_left_out = |known: &&Planned| planned.iter().all(|here| here.name != known.name);
+            let left_out: Vec<_> = before.iter().filter(is_left_out).cloned().collect();
+            planned.extend(left_out);
+        }
         Ok((planned, changed))
+    }
+
+    /// Whether the source has schedules that it does not list, since they cannot be read.
+    async fn has_unreadable(&self, of: Option<SubscriptionId>) -> Result<bool, CopyError> {
+        let left_out = self.from.unreadable_schedules(of).await.map_err(source)?;
+        Ok(left_out > 0)
     }
 
     /// Moves a schedule on without sending anything: the source has sent what was due until then.

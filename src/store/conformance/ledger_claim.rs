@@ -165,6 +165,76 @@ where
     assert_eq!(count(&claims.rows, "z"), 1);
 }
 
+/// L5: with room for named origins only, these take turns, and no other is claimed from.
+pub async fn l5_named_origins_take_turns<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let rows: Vec<_> = (0..40)
+        .map(|n| delivery(&format!("o{}", n % 8), n))
+        .collect();
+    sending(ledger, &rows, at(0)).await;
+    let pause = Pause::new(origin("o6"), at(10), PauseReason::RateLimited);
+    ledger.pause(&pause, at(0)).await.unwrap();
+    let mut request = ClaimRequest::new(2, LEASE);
+    request.per_origin = 0;
+    let named = ["o1", "o2", "o3", "o4", "o5", "o6", "unknown"];
+    request.rooms = named.map(|name| (origin(name), 9)).into();
+    request.rooms.insert(origin("o7"), 0);
+    let mut served = HashSet::new();
+    for _ in 0..3 {
+        let rows = claim_as(h.second(), &request, at(1)).await;
+        assert_eq!(rows.len(), 2);
+        served.extend(rows.iter().map(|row| row.origin.clone()));
+    }
+    let expected = ["o1", "o2", "o3", "o4", "o5"].map(origin);
+    assert_eq!(served, expected.into());
+    request.limit = 100;
+    let rows = claim_as(ledger, &request, at(1)).await;
+    assert_eq!(rows.len(), 5 * 5 - 6);
+    let rows = claim_as(ledger, &request, at(10)).await;
+    assert_eq!(
+        (rows.len(), count(&rows, "o6")),
+        (5, 5),
+        "the pause is over"
+    );
+    request.rooms.clear();
+    assert_eq!(claim_as(ledger, &request, at(10)).await.len(), 0);
+}
+
+/// L5: origins whose rows have ended may be many, and stand in front. A claim that looks only at some of them says so.
+pub async fn l5_origins_without_rows_hold_up_no_others<L>(h: &Handles<L>)
+where
+    L: DeliveryLedger + ?Sized,
+{
+    let ledger = h.store();
+    let many = 2 * STEP as u32 + 9;
+    let rows: Vec<_> = (0..many).map(|n| delivery(&format!("o{n}"), n)).collect();
+    let mut ids = Vec::new();
+    for page in rows.chunks(STEP) {
+        ids.push(sending(ledger, page, at(0)).await);
+    }
+    // All get a turn.
+    let one = ClaimRequest::new(1, LEASE);
+    while ledger.claim(&one, at(1)).await.unwrap().more {}
+    for id in ids {
+        let mut left = u64::MAX;
+        loop {
+            let status = ledger.cancel(id, at(2)).await.unwrap().unwrap();
+            match status.counts.pending == left {
+                true => break,
+                false => left = status.counts.pending,
+            }
+        }
+    }
+    sending(ledger, &[delivery("z", many)], at(2)).await;
+    let request = ClaimRequest::new(9, LEASE);
+    let mut claims = h.second().claim(&request, at(3)).await.unwrap();
+    while claims.rows.is_empty() {
+        assert!(claims.more, "the ready row is not claimed");
+        claims = h.second().claim(&request, at(3)).await.unwrap();
+    }
+    assert_eq!(count(&claims.rows, "z"), 1);
+}
+
 /// L5: after a probed pause one row of one claimant is the probe until its lease ends.
 pub async fn l5_one_claimant_probes_a_paused_origin<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();

@@ -297,6 +297,11 @@ pub async fn l3_urgent_broadcasts_are_first<L: DeliveryLedger + ?Sized>(h: &Hand
     }
     let listed = async |limit| {
         let found = h.second().expandable(limit, at(60)).await.unwrap();
+        assert!(
+            found
+                .iter()
+                .all(|one| one.is_urgent != others.contains(&one.id))
+        );
         found.iter().map(|one| one.id).collect::<Vec<_>>()
     };
     assert_eq!(listed(16).await, others[..16]);

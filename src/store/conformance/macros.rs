@@ -47,6 +47,8 @@ macro_rules! store_conformance {
                 l5_every_origin_gets_its_turn
                 l5_a_claim_leaves_out_what_it_is_told
                 l5_origins_without_room_hold_up_no_others
+                l5_named_origins_take_turns
+                l5_origins_without_rows_hold_up_no_others
                 l5_one_claimant_probes_a_paused_origin
                 l5_the_end_of_a_probe_makes_room
                 l5_a_probe_is_a_row_that_is_sent

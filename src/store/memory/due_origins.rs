@@ -74,8 +74,13 @@ impl Ledger {
         }
     }
 
-    /// Returns origins with ready rows that the request has room for, those served longest ago first.
-    pub(super) fn ready_origins(&mut self, request: &ClaimRequest, now: Timestamp) -> Vec<Head> {
+    /// Returns origins with ready rows that the request has room for, those served longest ago first, and whether others may
+    /// stand behind them.
+    pub(super) fn ready_origins(
+        &mut self,
+        request: &ClaimRequest,
+        now: Timestamp,
+    ) -> (Vec<Head>, bool) {
         for _ in 0..STEP {
             let Some((_, origin)) = self.paused.first().filter(|(at, _)| *at <= now) else {
                 break;
@@ -86,13 +91,21 @@ impl Ledger {
         }
         let most = request.limit.saturating_add(request.rooms.len()) + STEP;
         let (mut found, mut idle) = (Vec::new(), Vec::new());
+        let named = match request.per_origin {
+            0 => self.ready_named(request),
+            _ => Vec::new(),
+        };
+        let others = (request.per_origin > 0).then_some(&self.ready);
         // Any number of those without room may stand in front.
-        let with_room = self.ready.iter().filter_map(|(_, origin)| {
+        let with_room = named.iter().chain(others.into_iter().flatten());
+        let with_room = with_room.filter_map(|(_, origin)| {
             let room = request.room_for(origin);
             (room > 0).then_some((origin, room))
         });
-        for (origin, room) in with_room.take(most) {
-            if found.len() == request.limit {
+        let mut is_cut = false;
+        for (reads, (origin, room)) in with_room.enumerate() {
+            is_cut = found.len() == request.limit || reads == most;
+            if is_cut {
                 break;
             }
             let Some(queue) = self.queues.get(origin) else {
@@ -114,7 +127,19 @@ impl Ledger {
             self.displace(&origin);
             self.bring_forward(&origin);
         }
-        found
+        (found, is_cut)
+    }
+
+    /// The origins with a turn that the request names and has room for, in the order of their turns.
+    fn ready_named(&self, request: &ClaimRequest) -> Vec<(u64, Origin)> {
+        let named = request.rooms.iter().filter(|(_, room)| **room > 0);
+        let named = named.filter_map(|(origin, _)| match self.queues.get(origin)?.place {
+            Place::Ready(turn) => Some((turn, origin.clone())),
+            Place::None | Place::Paused(_) => None,
+        });
+        let mut named: Vec<_> = named.collect();
+        named.sort_unstable();
+        named
     }
 
     /// Gives an origin its next turn, after a claim of its rows.

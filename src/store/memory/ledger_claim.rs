@@ -15,7 +15,7 @@ impl Ledger {
     pub(super) fn claim(&mut self, request: &ClaimRequest, now: Timestamp) -> Claims {
         let mut spare = self.sweep(now);
         let more = self.wake(now);
-        let origins = self.ready_origins(request, now);
+        let (origins, is_cut) = self.ready_origins(request, now);
         let rooms: Vec<_> = origins.iter().map(|head| head.room).collect();
         self.last_fence += 1;
         let mut claims = Claims {
@@ -36,6 +36,7 @@ impl Ledger {
         // Others may stand behind those that were put aside, and origins that have no turn yet behind those that got one.
         claims.more |= spare < unspent || spare == 0;
         claims.more |= self.paused.first().is_some_and(|(at, _)| *at <= now);
+        claims.more |= is_cut && claims.rows.len() < request.limit;
         for Head { origin, .. } in &origins {
             if self.queues.get(origin).map(|queue| queue.served) == Some(self.last_fence) {
                 self.serve(origin, now);

@@ -194,6 +194,7 @@ impl Ledger {
             let (audience, progress) = (broadcast.audience.clone(), &broadcast.progress);
             Expansion {
                 trace_parent: broadcast.trace_parent,
+                is_urgent: broadcast.band == 0,
                 ..Expansion::new(progress.id, audience, broadcast.cursor, progress.pace)
             }
         })

@@ -262,15 +262,15 @@ pub(super) async fn expandable(
                 ..expansion
             })
         });
-        Ok((
+        Ok(Expansion {
             is_urgent,
-            read.unwrap_or_else(|_| Expansion::unreadable(id)),
-        ))
+            ..read.unwrap_or_else(|_| Expansion::unreadable(id))
+        })
     };
     let rows = database.query(EXPANDABLE, &[&now, &integer(limit)]).await?;
     let found = read(&rows, expansion)?;
     let (mut found, others): (Vec<_>, Vec<_>) =
-        found.into_iter().partition(|(is_urgent, _)| *is_urgent);
+        found.into_iter().partition(|expansion| expansion.is_urgent);
     let [urgent, rest, _] = shares(limit, take, [found.len(), others.len(), 0]);
     found.truncate(urgent);
     found.extend(others.into_iter().take(rest));
@@ -281,7 +281,7 @@ pub(super) async fn expandable(
             .await?;
         found.extend(read(&rows, expansion)?);
     }
-    Ok(found.into_iter().map(|(_, expansion)| expansion).collect())
+    Ok(found)
 }
 
 pub(super) async fn status(

@@ -52,7 +52,7 @@ pub(super) async fn claim(
     };
     if front.heads.is_empty() {
         return Ok(Claims {
-            more,
+            more: more || front.is_cut,
             ..Claims::default()
         });
     }
@@ -76,7 +76,7 @@ pub(super) async fn claim(
             Err(_) => {}
         }
     }
-    claims.more = more;
+    claims.more = more || (front.is_cut && claims.rows.len() < request.limit);
     Ok(claims)
 }
 

@@ -11,6 +11,7 @@ use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::store::servers;
 use crate::store::{ClaimRequest, DeliveryLedger as _, STEP, Settlement};
+use crate::subscription::Origin;
 
 const ROWS: &str = "WEB_PUSH_TEST_ROWS";
 
@@ -24,6 +25,8 @@ struct Backlog {
     claims: i64,
     /// The rows of a claim.
     limit: usize,
+    /// Whether there is room for the first origin only.
+    is_named: bool,
 }
 
 fn rows() -> i64 {
@@ -82,7 +85,12 @@ async fn reads(backlog: Backlog) -> Option<i64> {
     let now = Timestamp::from_millis(2000);
     let mut short = 0;
     for _ in 0..backlog.claims {
-        let request = ClaimRequest::new(backlog.limit, Duration::from_secs(9));
+        let mut request = ClaimRequest::new(backlog.limit, Duration::from_secs(9));
+        if backlog.is_named {
+            request.per_origin = 0;
+            let origin = Origin::parse("https://push1.example.net").unwrap();
+            request.rooms.insert(origin, backlog.limit);
+        }
         let claims = store.claim(&request, now).await.unwrap();
         short += i64::from(claims.rows.len() < backlog.limit);
         let ends: Vec<_> = claims
@@ -114,6 +122,7 @@ async fn a_claim_reads_the_same_with_few_rows_and_with_very_many() {
         cancelled: 0,
         claims: 8,
         limit: 64,
+        is_named: false,
     };
     let many = Backlog {
         rows: rows(),
@@ -122,6 +131,7 @@ async fn a_claim_reads_the_same_with_few_rows_and_with_very_many() {
         cancelled: 0,
         claims: 8,
         limit: 64,
+        is_named: false,
     };
     let (Some(few), Some(many)) = (reads(few).await, reads(many).await) else {
         return;
@@ -129,6 +139,30 @@ async fn a_claim_reads_the_same_with_few_rows_and_with_very_many() {
     println!("index entries read: {few} and {many}");
     // Rows of more broadcasts are claimed at once.
     assert!(many < 2 * few, "{few} and {many}");
+}
+
+/// Hosts of strangers that hold their share of places are not read, however many they are.
+#[tokio::test]
+async fn a_claim_for_one_origin_reads_no_others() {
+    let few = Backlog {
+        rows: 4_000,
+        broadcasts: 200,
+        origins: 10,
+        cancelled: 0,
+        claims: 8,
+        limit: 64,
+        is_named: true,
+    };
+    let many = Backlog {
+        rows: rows(),
+        origins: rows() / 10,
+        ..few
+    };
+    let (Some(few), Some(many)) = (reads(few).await, reads(many).await) else {
+        return;
+    };
+    println!("index entries read: {few} and {many}");
+    assert!(many < few + few / 4, "{few} and {many}");
 }
 
 #[tokio::test]
@@ -140,6 +174,7 @@ async fn rows_of_cancelled_broadcasts_are_passed_over_with_a_bound() {
         cancelled: 1,
         claims: 20,
         limit: 256,
+        is_named: false,
     };
     let Some(reads) = reads(cancelled).await else {
         return;

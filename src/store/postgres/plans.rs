@@ -166,6 +166,8 @@ const SORTING_FEW: &[(&str, &str)] = &[
     (enqueue::ENQUEUE, "Function Scan on"),
     (enqueue::SAVE_FLOWS, "Function Scan on"),
     (ready::SHARE, "Index Scan using origin_"),
+    (ready::FRONT_NAMED, "origin_origin_key"),
+    (ready::FRONT_NAMED, "delivery_ready"),
     (taking::TAKE_AT_ONCE, "delivery_ready"),
     (taking::TAKE_AT_ONCE, "Tid Scan on delivery"),
     (taking::TAKE_AT_ONCE, "broadcast_pkey"),

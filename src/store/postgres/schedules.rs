@@ -264,6 +264,22 @@ async fn move_all(tx: &mut Tx<'_>, from: SubscriptionId, to: SubscriptionId) -> 
     tx.execute(REMOVE_ALL, &[&from]).await.map(|_| ())
 }
 
+impl PostgresStore {
+    /// Reads those of one owner.
+    async fn schedules_of(
+        &self,
+        of: Option<SubscriptionId>,
+    ) -> Result<ReadablePage<Schedule>, StoreError> {
+        let owner = of.as_ref().map_or(APPLICATION, |id| id.as_bytes());
+        let rows = self.database().query(OF, &[&owner]).await?;
+        let mut page = ReadablePage::new(usize::MAX);
+        for row in read(&rows, |columns| Ok(schedule(columns)))? {
+            page.push(row)?;
+        }
+        Ok(page)
+    }
+}
+
 #[async_trait]
 impl ScheduleStore for PostgresStore {
     async fn put_schedule(&self, schedule: &Schedule) -> Result<(), StoreError> {
@@ -278,8 +294,11 @@ impl ScheduleStore for PostgresStore {
     }
 
     async fn schedules(&self, of: Option<SubscriptionId>) -> Result<Vec<Schedule>, StoreError> {
-        let owner = of.as_ref().map_or(APPLICATION, |id| id.as_bytes());
-        read(&self.database().query(OF, &[&owner]).await?, schedule)
+        Ok(self.schedules_of(of).await?.finish("schedules"))
+    }
+
+    async fn unreadable_schedules(&self, of: Option<SubscriptionId>) -> Result<u64, StoreError> {
+        Ok(self.schedules_of(of).await?.damaged())
     }
 
     async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, StoreError> {

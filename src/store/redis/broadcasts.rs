@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use redis::Value;
 
+use super::claims::WAKES;
 use super::content::{audience, cursor_text, push_broadcast, push_page};
 use super::reply::{Fields, Reply, bytes, number, parse, unexpected};
 use super::script::{
@@ -63,11 +64,11 @@ impl RedisStore {
                     .number(kind.run)
             });
             let mut answer = Reply::of(self.run(&EXPANDABLE, &args).await?)?;
-            for kind in &mut kinds {
+            for (kind, is_urgent) in kinds.iter_mut().zip([true, false]) {
                 let is_asked = kind.left(limit) > 0;
                 let part = answer.list()?;
                 if is_asked {
-                    kind.read(part)?;
+                    kind.read(part, is_urgent)?;
                 }
             }
         }
@@ -102,6 +103,15 @@ impl RedisStore {
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         self.lapse(now).await?;
+        self.cancel_step(id, now).await
+    }
+
+    /// Cancels a broadcast. Its rows whose lease has ended stay as they are.
+    pub(super) async fn cancel_step(
+        &self,
+        id: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
         let args = Args::at(now).with(*id.as_bytes());
         let mut answer = match self.run(&CANCEL, &args).await? {
             Value::Nil => return Ok(None),
@@ -215,9 +225,13 @@ impl RedisStore {
         })
     }
 
-    /// Makes all rows ready whose lease has ended.
+    /// Makes rows ready whose lease has ended, in one step: claims make the rest ready.
     pub(super) async fn lapse(&self, now: Timestamp) -> Result<(), StoreError> {
-        while number(self.run(&LAPSE, &Args::at(now)).await?)? != 0 {}
+        for _ in 0..WAKES {
+            if number(self.run(&LAPSE, &Args::at(now)).await?)? == 0 {
+                break;
+            }
+        }
         Ok(())
     }
 }
@@ -240,7 +254,7 @@ impl Listed {
         }
     }
 
-    fn read(&mut self, mut part: Reply) -> Result<(), StoreError> {
+    fn read(&mut self, mut part: Reply, is_urgent: bool) -> Result<(), StoreError> {
         let (new, run) = (part.number()?, part.number()?);
         self.is_all = part.flag()? || new + run == 0;
         self.new += new;
@@ -258,8 +272,10 @@ impl Listed {
                     ..Expansion::new(id, audience, read_cursor(&cursor)?, pace)
                 })
             });
-            self.found
-                .push(read.unwrap_or_else(|_| Expansion::unreadable(id)));
+            self.found.push(Expansion {
+                is_urgent,
+                ..read.unwrap_or_else(|_| Expansion::unreadable(id))
+            });
         }
         Ok(())
     }

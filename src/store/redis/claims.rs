@@ -26,10 +26,12 @@ use crate::subscription::{EndpointKey, Origin};
 const CLAIMED_AT_ONCE: usize = 256;
 /// Rows that one script settles.
 const SETTLED_AT_ONCE: usize = 1000;
+/// Origins that one script looks up by name.
+const NAMED_AT_ONCE: usize = 500;
 /// The most rounds of one claim.
 const ROUNDS: usize = 16;
 /// Scripts of one claim that make rows ready whose time has come, 200 each.
-const WAKES: usize = STEP / 200;
+pub(super) const WAKES: usize = STEP / 200;
 
 /// An origin with ready rows.
 struct Head {
@@ -41,6 +43,16 @@ struct Head {
     rows: usize,
     /// Whether `rows` is exact.
     is_exact: bool,
+}
+
+/// The answer of a script that reads origins.
+struct Heads {
+    /// Whether the call has to be repeated: rows or origins became ready.
+    is_out_of_order: bool,
+    /// The number of origins to skip next.
+    passed: u64,
+    has_more: bool,
+    heads: Vec<Head>,
 }
 
 impl RedisStore {
@@ -87,7 +99,10 @@ impl RedisStore {
             let room = request.room_for(&head.origin).saturating_sub(taken);
             if head.is_probed { room.min(1) } else { room }
         };
-        let mut heads = self.heads(left, room, now, wakes).await?;
+        let mut heads = match request.per_origin {
+            0 => self.heads_named(left, request, room, now, wakes).await?,
+            _ => self.heads(left, room, now, wakes).await?,
+        };
         // With more origins than rows to claim, the origin that was served longest ago comes first.
         heads.sort_by_key(|head| head.served);
         let rooms: Vec<_> = heads.iter().map(room).collect();
@@ -127,30 +142,88 @@ impl RedisStore {
             let args = Args::at(now)
                 .number(wanted)
                 .number(passed)
-                .number(u8::from(*wakes > 0));
-            let mut answer = Reply::of(self.run(&HEADS, &args).await?)?;
-            let is_out_of_order = answer.flag()?;
-            if is_out_of_order {
-                *wakes = wakes.saturating_sub(1);
-            }
-            passed = answer.number()?;
-            let has_more = answer.flag()?;
-            for head in answer.list()? {
-                let mut head = Reply::of(head)?;
-                let name = head.bytes()?;
-                let Some(head) = readable_or_none(Head::read(&name, head))? else {
-                    self.park(&name, now).await?;
-                    continue;
-                };
+                .number(u8::from(*wakes > 0))
+                .number(0);
+            let read = self.read_heads(&args, now, wakes).await?;
+            passed = read.passed;
+            for head in read.heads {
                 // An origin may have moved between two scripts.
                 if room(&head) > 0 && seen.insert(head.origin.clone()) {
                     heads.push(head);
                 }
             }
-            if !is_out_of_order && (!has_more || heads.len() >= wanted) {
+            if !read.is_out_of_order && (!read.has_more || heads.len() >= wanted) {
                 return Ok(heads);
             }
         }
+    }
+
+    /// As [`heads`](Self::heads), where the request has room for named origins only: others are not read, of which there may
+    /// be any number.
+    async fn heads_named(
+        &self,
+        wanted: usize,
+        request: &ClaimRequest,
+        room: impl Fn(&Head) -> usize,
+        now: Timestamp,
+        wakes: &mut usize,
+    ) -> Result<Vec<Head>, StoreError> {
+        let named = request.rooms.iter().filter(|(_, room)| **room > 0);
+        let mut named: Vec<_> = named.map(|(origin, _)| origin.as_str()).collect();
+        let mut heads = Vec::new();
+        // Without names too: rows become ready.
+        loop {
+            let part = named.split_off(named.len().saturating_sub(NAMED_AT_ONCE));
+            let args = |wakes: usize| {
+                let args = Args::at(now)
+                    .number(wanted)
+                    .number(0)
+                    .number(u8::from(wakes > 0))
+                    .number(1);
+                part.iter().fold(args, |args, name| args.with(*name))
+            };
+            let read = loop {
+                let read = self.read_heads(&args(*wakes), now, wakes).await?;
+                if !read.is_out_of_order {
+                    break read;
+                }
+            };
+            heads.extend(read.heads.into_iter().filter(|head| room(head) > 0));
+            if named.is_empty() {
+                heads.sort_by_key(|head| head.served);
+                heads.truncate(wanted);
+                return Ok(heads);
+            }
+        }
+    }
+
+    /// Reads origins in one script.
+    async fn read_heads(
+        &self,
+        args: &Args,
+        now: Timestamp,
+        wakes: &mut usize,
+    ) -> Result<Heads, StoreError> {
+        let mut answer = Reply::of(self.run(&HEADS, args).await?)?;
+        let is_out_of_order = answer.flag()?;
+        if is_out_of_order {
+            *wakes = wakes.saturating_sub(1);
+        }
+        let mut read = Heads {
+            is_out_of_order,
+            passed: answer.number()?,
+            has_more: answer.flag()?,
+            heads: Vec::new(),
+        };
+        for head in answer.list()? {
+            let mut head = Reply::of(head)?;
+            let name = head.bytes()?;
+            match readable_or_none(Head::read(&name, head))? {
+                Some(head) => read.heads.push(head),
+                None => self.park(&name, now).await?,
+            }
+        }
+        Ok(read)
     }
 
     /// Claims up to the given number of rows of each origin.

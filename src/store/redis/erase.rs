@@ -53,7 +53,7 @@ impl RedisStore {
                 for id in answer.list()? {
                     let id = BroadcastId::from_bytes(array(&bytes(id)?)?);
                     erased.broadcasts += 1;
-                    self.cancel_broadcast(id, now).await?;
+                    self.cancel_step(id, now).await?;
                 }
             }
             if cursor == 0 {

@@ -130,6 +130,26 @@ fn read_schedule(owner: &[u8], name: Vec<u8>, raw: &[u8]) -> Result<Schedule, St
 }
 
 impl RedisStore {
+    /// Reads those of one owner.
+    async fn schedules_of(
+        &self,
+        of: Option<SubscriptionId>,
+    ) -> Result<ReadablePage<Schedule>, StoreError> {
+        let owner = owner_text(of.as_ref());
+        let inner = &*self.inner;
+        let key = [format!("{}:d:", inner.namespace).as_bytes(), &owner].concat();
+        let mut cmd = redis::cmd("HGETALL");
+        cmd.arg(key);
+        let fields = Fields::of(inner.link.send(&cmd, inner.limits).await?)?;
+        let mut named: Vec<_> = fields.into_iter().collect();
+        named.sort_unstable();
+        let mut page = ReadablePage::new(usize::MAX);
+        for (name, raw) in named {
+            page.push(read_schedule(&owner, name, &raw))?;
+        }
+        Ok(page)
+    }
+
     async fn fire_some(
         &self,
         firings: &[Firing],
@@ -165,16 +185,11 @@ impl ScheduleStore for RedisStore {
     }
 
     async fn schedules(&self, of: Option<SubscriptionId>) -> Result<Vec<Schedule>, StoreError> {
-        let owner = owner_text(of.as_ref());
-        let inner = &*self.inner;
-        let key = [format!("{}:d:", inner.namespace).as_bytes(), &owner].concat();
-        let mut cmd = redis::cmd("HGETALL");
-        cmd.arg(key);
-        let fields = Fields::of(inner.link.send(&cmd, inner.limits).await?)?;
-        let mut named: Vec<_> = fields.into_iter().collect();
-        named.sort_unstable();
-        let read = |(name, raw): (Vec<u8>, Vec<u8>)| read_schedule(&owner, name, &raw);
-        named.into_iter().map(read).collect()
+        Ok(self.schedules_of(of).await?.finish("schedules"))
+    }
+
+    async fn unreadable_schedules(&self, of: Option<SubscriptionId>) -> Result<u64, StoreError> {
+        Ok(self.schedules_of(of).await?.damaged())
     }
 
     async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, StoreError> {

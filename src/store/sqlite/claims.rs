@@ -53,9 +53,13 @@ pub(super) fn claim(
         more: turns::wake(conn, now)? | due_origins::wake(conn, now)?,
         ..Claims::default()
     };
-    let (origins, _) = due_origins::ready(conn, request, now)?;
+    let front = due_origins::ready(conn, request, now)?;
+    let origins = front.heads;
     if origins.is_empty() {
-        return Ok(claims);
+        return Ok(Claims {
+            more: claims.more || front.is_cut,
+            ..claims
+        });
     }
     let fence =
         first(conn, NEXT_FENCE, [], |row| row.count())?.ok_or_else(|| corrupt("the fence"))?;
@@ -83,7 +87,9 @@ pub(super) fn claim(
     for (origin, served) in &claim.served {
         due_origins::serve(conn, *origin, fence, served)?;
     }
-    Ok(claim.claims)
+    let mut claims = claim.claims;
+    claims.more |= front.is_cut && claims.rows.len() < request.limit;
+    Ok(claims)
 }
 
 /// A claim under way.

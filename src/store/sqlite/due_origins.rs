@@ -24,6 +24,8 @@ pub(super) const WAKE: &str = "UPDATE origin INDEXED BY origin_waiting SET turn 
      WHERE turn IS NULL AND ready = 1 AND resumes_at <= ?1 ORDER BY resumes_at LIMIT ?2)";
 pub(super) const READY: &str = "SELECT id, paused_until, turn, origin, pause_reason, takes FROM origin INDEXED BY origin_ready \
      WHERE turn IS NOT NULL AND (turn, id) > (?1, ?2) ORDER BY turn, id LIMIT ?3";
+pub(super) const READY_NAMED: &str = "SELECT id, paused_until, turn, origin, pause_reason, takes FROM origin \
+     WHERE origin = ?1 AND turn IS NOT NULL";
 pub(super) const PAUSED: &str = "SELECT id, resumes_at FROM origin INDEXED BY origin_waiting \
      WHERE turn IS NULL AND ready = 1 ORDER BY resumes_at LIMIT ?1";
 pub(super) const PLACE: &str = "UPDATE origin SET ready = ?2, turn = ?3 WHERE id = ?1";
@@ -52,6 +54,16 @@ pub(super) struct Head {
     pub(super) is_probed: bool,
     /// The number of claims of its rows so far.
     pub(super) takes: u64,
+}
+
+/// The first origins in the order of turns.
+#[derive(Default)]
+pub(super) struct Front {
+    pub(super) heads: Vec<Head>,
+    /// The number of origins that were read of those that the request has room for.
+    pub(super) reads: usize,
+    /// Whether others may stand behind them.
+    pub(super) is_cut: bool,
 }
 
 /// What a claim took of one origin.
@@ -121,50 +133,82 @@ pub(super) fn wake(conn: &Connection, now: Timestamp) -> Result<bool, StoreError
     Ok(woken == STEP)
 }
 
-/// Returns origins with ready rows that the request has room for, those served longest ago first, and how many of those that
-/// it has room for were read: at most as many as there are rows to claim, origins in the request, and [`STEP`]. Those without
-/// room stay in front, any number of them.
+/// Returns origins with ready rows that the request has room for, those served longest ago first. Of those that it has room
+/// for it reads at most as many as there are rows to claim, origins in the request, and [`STEP`]. Those without room stay in
+/// front, any number of them.
 pub(super) fn ready(
     conn: &Connection,
     request: &ClaimRequest,
     now: Timestamp,
-) -> Result<(Vec<Head>, usize), StoreError> {
+) -> Result<Front, StoreError> {
+    if request.per_origin == 0 {
+        return ready_named(conn, request, now);
+    }
     let most = request.limit.saturating_add(request.rooms.len()) + STEP;
-    let (mut heads, mut reads) = (Vec::new(), 0);
+    let mut front = Front {
+        is_cut: true,
+        ..Front::default()
+    };
     let mut last = (i64::MIN, i64::MIN);
-    while reads < most && heads.len() < request.limit {
-        let page = PAGE.min(request.limit - heads.len());
+    while front.is_cut && front.reads < most && front.heads.len() < request.limit {
+        let page = PAGE.min(request.limit - front.heads.len());
         let values = params![last.0, last.1, integer(page)];
         let origins = all(conn, READY, values, Ready::read)?;
-        let is_last = origins.len() < page;
+        front.is_cut = origins.len() == page;
         for origin in origins {
             last = (origin.turn, origin.id);
-            let Some(name) = origin.origin else {
-                reads += 1;
-                park(conn, origin.id, now)?;
-                continue;
-            };
-            if request.room_for(&name) == 0 {
-                continue;
+            let name = origin.origin.as_ref();
+            if name.is_none_or(|name| request.room_for(name) > 0) {
+                front.read(conn, origin, now)?;
             }
-            reads += 1;
-            let is_ready = has_ready(conn, origin.id)?;
-            if is_ready && origin.paused_until.is_none_or(|until| until <= now) {
-                heads.push(Head {
-                    id: origin.id,
-                    origin: name,
-                    is_probed: origin.is_probed,
-                    takes: origin.takes,
-                });
-            } else {
-                place(conn, origin.id, is_ready, None)?;
-            }
-        }
-        if is_last {
-            break;
         }
     }
-    Ok((heads, reads))
+    Ok(front)
+}
+
+/// As [`ready`], where the request has room for named origins only: others are not read, of which there may be any number.
+fn ready_named(
+    conn: &Connection,
+    request: &ClaimRequest,
+    now: Timestamp,
+) -> Result<Front, StoreError> {
+    let mut named = Vec::new();
+    for (origin, room) in &request.rooms {
+        if *room > 0 {
+            named.extend(first(conn, READY_NAMED, [origin.as_str()], Ready::read)?);
+        }
+    }
+    named.sort_unstable_by_key(|origin| (origin.turn, origin.id));
+    let mut named = named.into_iter();
+    let mut front = Front::default();
+    while front.heads.len() < request.limit
+        && let Some(origin) = named.next()
+    {
+        front.read(conn, origin, now)?;
+    }
+    front.is_cut = named.len() > 0;
+    Ok(front)
+}
+
+impl Front {
+    /// Adds an origin if it can be claimed from. Otherwise it loses its turn.
+    fn read(&mut self, conn: &Connection, origin: Ready, now: Timestamp) -> Result<(), StoreError> {
+        self.reads += 1;
+        let Some(name) = origin.origin else {
+            return park(conn, origin.id, now);
+        };
+        let is_ready = has_ready(conn, origin.id)?;
+        if !is_ready || origin.paused_until.is_some_and(|until| until > now) {
+            return place(conn, origin.id, is_ready, None);
+        }
+        self.heads.push(Head {
+            id: origin.id,
+            origin: name,
+            is_probed: origin.is_probed,
+            takes: origin.takes,
+        });
+        Ok(())
+    }
 }
 
 /// Gives an origin its next turn, after a claim of its rows.
@@ -280,6 +324,8 @@ pub(super) fn oldest(conn: &Connection) -> Result<Option<Timestamp>, StoreError>
 mod tests {
     use std::time::Duration;
 
+    use rusqlite::StatementStatus;
+
     use super::super::{claims, connection};
     use super::*;
 
@@ -321,7 +367,9 @@ mod tests {
                 execute(&conn, WAKE, params![4000, integer(STEP)]).unwrap();
             }
             let now = at(4000);
-            let (heads, read) = ready(&conn, &request, now).unwrap();
+            let Front {
+                heads, reads: read, ..
+            } = ready(&conn, &request, now).unwrap();
             assert_eq!(heads.len(), 8);
             assert!(oldest(&conn).unwrap() == Some(at(1)));
             assert_eq!(next(&conn, None, now).unwrap(), Some(now));
@@ -330,5 +378,60 @@ mod tests {
             reads.push(read);
         }
         assert_eq!(reads, [8, 8]);
+    }
+
+    /// The steps of the database's virtual machine in the statements that read origins so far.
+    fn steps(conn: &Connection) -> i32 {
+        let steps = [READY, READY_NAMED, FIRST].map(|sql| {
+            let statement = conn.prepare_cached(sql).unwrap();
+            statement.get_status(StatementStatus::VmStep)
+        });
+        steps.iter().sum()
+    }
+
+    #[test]
+    fn a_claim_for_named_origins_costs_the_same_whatever_the_number_of_others() {
+        let mut costs = Vec::new();
+        for origins in [10, 10_000] {
+            let conn = filled(origins);
+            for _ in 0..origins.div_ceil(STEP) {
+                execute(&conn, WAKE, params![4000, integer(STEP)]).unwrap();
+            }
+            let mut request = ClaimRequest::new(8, Duration::from_secs(45));
+            request.per_origin = 0;
+            // One ready, one paused, one without rows, one without room, one unknown.
+            for (number, room) in [(1, 5), (3, 5), (2, 5), (4, 0), (999_999, 5)] {
+                let origin = Origin::parse(&format!("https://push{number}.example"));
+                request.rooms.insert(origin.unwrap(), room);
+            }
+            let claims = claims::claim(&conn, &request, None, at(4000)).unwrap();
+            assert_eq!(claims.rows.len(), 1);
+            assert_eq!(claims.rows[0].origin.as_str(), "https://push1.example");
+            assert!(!claims.more);
+            costs.push(steps(&conn));
+        }
+        // The depth of the indexes is not in it.
+        assert_eq!(costs[0], costs[1]);
+        assert!(costs[0] > 0);
+    }
+
+    #[test]
+    fn a_claim_that_finds_nothing_says_that_others_stand_behind() {
+        let conn = filled(10);
+        let idle = i64::try_from(2 * STEP).unwrap();
+        // Their rows have ended.
+        let sql = format!(
+            "WITH RECURSIVE many(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM many LIMIT {idle})
+                 INSERT INTO origin (id, origin, ready, turn) SELECT 1000 + n, 'https://idle' || n || '.example', 1, -1 FROM many"
+        );
+        conn.execute_batch(&sql).unwrap();
+        let request = ClaimRequest::new(8, Duration::from_secs(45));
+        let mut claims = claims::claim(&conn, &request, None, at(4000)).unwrap();
+        assert_eq!(claims.rows.len(), 0);
+        while claims.rows.is_empty() {
+            assert!(claims.more, "nothing says that there are rows");
+            claims = claims::claim(&conn, &request, None, at(4000)).unwrap();
+        }
+        assert_eq!(claims.rows.len(), 8);
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn expandable(
     now: Timestamp,
 ) -> Result<Vec<Expansion>, StoreError> {
     let (now, longest) = (now.as_millis(), (now + LONGEST_PAGE).as_millis());
-    let read = |columns: &mut Columns<'_, '_>| {
+    let read = |columns: &mut Columns<'_, '_>, is_urgent| {
         let id = BroadcastId::from_bytes(columns.bytes()?);
         let read = content::audience(columns).and_then(|audience| {
             let cursor = read_cursor(columns)?;
@@ -51,9 +51,13 @@ pub(super) fn expandable(
                 ..expansion
             })
         });
-        Ok(read.unwrap_or_else(|_| Expansion::unreadable(id)))
+        Ok(Expansion {
+            is_urgent,
+            ..read.unwrap_or_else(|_| Expansion::unreadable(id))
+        })
     };
     let list = |is_urgent: bool| {
+        let read = |columns: &mut Columns<'_, '_>| read(columns, is_urgent);
         let mut found = all(
             conn,
             EXPANDABLE,

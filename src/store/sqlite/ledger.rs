@@ -24,7 +24,8 @@ use crate::store::{
 use crate::subscription::Origin;
 
 impl SqliteStore {
-    /// Runs a change of the queue. If it meets a row that cannot be read, ends such rows and runs it again.
+    /// Runs a change of the queue. If it meets a row that cannot be read, ends such rows and runs it again. Where the cause is
+    /// another one, it does not search for such rows again for a while.
     async fn despite_damage<T, F>(
         &self,
         now: Timestamp,
@@ -36,11 +37,18 @@ impl SqliteStore {
     {
         match self.write(change()).await {
             Err(error) if error.kind() == StoreErrorKind::Corrupt => {
-                match self
-                    .write(move |conn| damage::end_unreadable(conn, now))
-                    .await?
-                {
-                    0 => Err(error),
+                let until = Timestamp::from_millis(self.searched_until.load(Ordering::Relaxed));
+                // A clock that was set back does not make it wait longer.
+                if now < until && until.since(now) <= damage::SEARCH_AGAIN {
+                    return Err(error);
+                }
+                let ended = self.write(move |conn| damage::end_unreadable(conn, now));
+                match ended.await? {
+                    0 => {
+                        let until = (now + damage::SEARCH_AGAIN).as_millis();
+                        self.searched_until.store(until, Ordering::Relaxed);
+                        Err(error)
+                    }
                     _ => self.write(change()).await,
                 }
             }

@@ -122,6 +122,8 @@ pub struct SqliteStore {
     threads: Arc<Threads>,
     /// The last origin that a step of pruning has looked at.
     pruned_origin: Arc<AtomicI64>,
+    /// When the queue may be searched for rows that cannot be read: a search reads all of it.
+    searched_until: Arc<AtomicI64>,
 }
 
 impl SqliteStore {
@@ -200,6 +202,7 @@ impl SqliteStore {
             prefix,
             threads: Arc::new(threads),
             pruned_origin: Arc::new(AtomicI64::new(i64::MIN)),
+            searched_until: Arc::new(AtomicI64::new(i64::MIN)),
         }
     }
 

@@ -103,6 +103,10 @@ const SHORT: &[(&str, &str)] = &[
         "INDEX delivery_ready (origin=? AND band=?",
     ),
     (due_origins::READY, "INDEX origin_ready (turn>?"),
+    (
+        due_origins::READY_NAMED,
+        "INDEX sqlite_autoindex_origin_1 (origin=?)",
+    ),
     (due_origins::PLACE, "INTEGER PRIMARY KEY (rowid=?)"),
     (due_origins::SERVED, "INTEGER PRIMARY KEY (rowid=?)"),
     (due_origins::BRING_FORWARD, "INTEGER PRIMARY KEY (rowid=?)"),

@@ -132,6 +132,19 @@ fn due(conn: &Connection, limit: usize, now: Timestamp) -> Result<Vec<Schedule>,
     page.finish_or_fail("schedules")
 }
 
+/// Reads those of one owner.
+fn of_owner(
+    conn: &Connection,
+    of: Option<SubscriptionId>,
+) -> Result<ReadablePage<Schedule>, StoreError> {
+    let owner = of.as_ref().map_or(APPLICATION, |id| id.as_bytes());
+    let mut page = ReadablePage::new(usize::MAX);
+    for row in all(conn, OF, [owner], |columns| Ok(schedule(columns)))? {
+        page.push(row)?;
+    }
+    Ok(page)
+}
+
 /// Runs a statement with the values of a schedule. Returns the number of changed rows.
 fn execute_with(conn: &Connection, sql: &str, schedule: &Schedule) -> Result<usize, StoreError> {
     let time = &schedule.time;
@@ -191,11 +204,13 @@ impl ScheduleStore for SqliteStore {
     }
 
     async fn schedules(&self, of: Option<SubscriptionId>) -> Result<Vec<Schedule>, StoreError> {
-        self.read(move |conn| {
-            let owner = of.as_ref().map_or(APPLICATION, |id| id.as_bytes());
-            all(conn, OF, [owner], schedule)
-        })
-        .await
+        self.read(move |conn| Ok(of_owner(conn, of)?.finish("schedules")))
+            .await
+    }
+
+    async fn unreadable_schedules(&self, of: Option<SubscriptionId>) -> Result<u64, StoreError> {
+        self.read(move |conn| Ok(of_owner(conn, of)?.damaged()))
+            .await
     }
 
     async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, StoreError> {

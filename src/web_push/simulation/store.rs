@@ -472,6 +472,10 @@ impl ScheduleStore for Database {
         plain!(self, self.memory.schedules(of))
     }
 
+    async fn unreadable_schedules(&self, of: Option<SubscriptionId>) -> Result<u64, StoreError> {
+        plain!(self, self.memory.unreadable_schedules(of))
+    }
+
     async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, StoreError> {
         plain!(self, self.memory.remove_schedule(name))
     }

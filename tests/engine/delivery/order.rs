@@ -110,14 +110,15 @@ async fn an_error_of_one_row_separates_effects_from_outcomes() {
     }
 }
 
-#[tokio::test]
-async fn a_pause_is_shared_before_the_row_that_showed_it_is_given_back() {
+/// A push service has asked to wait. Returns the calls of the tick after which its origin is paused.
+async fn paused(prepare: impl Fn(&TamperedStore)) -> (World, Vec<&'static str>) {
     let world = World::at(FCM).await;
     world.subscribers(20).await;
     world.prove().await;
     let answer = Answer::status(StatusCode::TOO_MANY_REQUESTS).with_retry_after(600);
     world.service.script(When::any(), answer);
     let (store, push) = tampered(&world).await;
+    prepare(&store);
     for _ in 0..2 {
         store.take_calls();
         push.enqueue(Audience::All, Message::new("x"))
@@ -127,6 +128,12 @@ async fn a_pause_is_shared_before_the_row_that_showed_it_is_given_back() {
         world.clock.advance(Duration::from_secs(3));
     }
     let calls = store.take_calls();
+    (world, calls)
+}
+
+#[tokio::test]
+async fn a_pause_is_shared_before_the_row_that_showed_it_is_given_back() {
+    let (world, calls) = paused(|_| {}).await;
     assert!(
         position(&calls, "pause") < position(&calls, "settle"),
         "{calls:?}"
@@ -160,6 +167,50 @@ async fn a_row_does_not_end_while_the_effects_on_its_subscription_cannot_be_writ
         counts(|counts| counts.gone = 1)
     );
     assert!(world.record(&record).await.retired.is_some());
+}
+
+const REFUSALS: [StoreErrorKind; 3] = [
+    StoreErrorKind::Corrupt,
+    StoreErrorKind::Full,
+    StoreErrorKind::Misconfigured,
+];
+
+/// One row of the application's table that is damaged does not stop the outcomes of all.
+#[tokio::test]
+async fn an_effect_that_the_store_refuses_keeps_no_outcome_from_being_written() {
+    for (kind, call) in REFUSALS
+        .into_iter()
+        .flat_map(|kind| [(kind, "apply"), (kind, "tally")])
+    {
+        let world = World::at(FCM).await;
+        let (_, record) = world.subscriber().await;
+        let gone = Answer::status(StatusCode::GONE);
+        world.service.script(When::any(), gone);
+        let (store, push) = tampered(&world).await;
+        store.fail_as(kind, call);
+        let id = push
+            .enqueue(Audience::All, Message::new("x"))
+            .await
+            .unwrap()
+            .broadcast;
+        push.tick().await.unwrap();
+        let calls = store.take_calls();
+        let places = [call, "settle"].map(|call| position(&calls, call));
+        assert!(places.is_sorted(), "{kind:?}: {calls:?}");
+        assert_eq!(world.status(id).await.counts.gone, 1, "{kind:?}: {call}");
+        // Uncounted, it may be one of many that are gone together.
+        assert!(world.record(&record).await.retired.is_none(), "{call}");
+    }
+}
+
+#[tokio::test]
+async fn a_pause_that_the_store_refuses_keeps_no_outcome_from_being_written() {
+    for kind in REFUSALS {
+        let (world, calls) = paused(|store| store.fail_as(kind, "pause")).await;
+        let places = ["pause", "settle"].map(|call| position(&calls, call));
+        assert!(places.is_sorted(), "{kind:?}: {calls:?}");
+        assert_eq!(world.pauses().await, []);
+    }
 }
 
 #[tokio::test]

@@ -59,6 +59,14 @@ async fn schedule(store: &dyn Whole) -> Result<(), TestCaseError> {
     done("put_schedule", store.put_schedule(&schedule).await)?;
     let due = done("due_schedules", store.due_schedules(10, NOW).await)?;
     prop_assert!(due.contains(&schedule), "{:?}", due);
+    let listed = done("schedules", store.schedules(None).await)?;
+    prop_assert!(
+        listed.iter().any(|one| one.name() == schedule.name()),
+        "{:?}",
+        listed
+    );
+    let left_out = store.unreadable_schedules(None).await;
+    done("unreadable_schedules", left_out)?;
     let firing = Firing::new(&schedule, NOW + Duration::from_secs(86_400), None);
     let fired = done("fire", store.fire(&[firing], NOW).await)?;
     prop_assert_eq!(fired, [Fired::Fired]);

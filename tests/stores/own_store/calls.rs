@@ -32,10 +32,12 @@ impl DeliveryLedger for OwnStore {
             .filter(|one| one.progress.is_expandable(one.expand_at, now));
         let mut due: Vec<_> = due.collect();
         due.sort_by_key(|broadcast| broadcast.expand_at);
-        let (mut urgent, others): (Vec<_>, Vec<_>) = due.into_iter().partition(|one| {
+        let is_urgent = |one: &Broadcast| {
             let urgency = one.message.as_ref().map(Message::urgency);
             urgency == Some(Urgency::High)
-        });
+        };
+        let (mut urgent, others): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|one| is_urgent(one));
         let shares = shares(limit, 0, [urgent.len(), others.len(), 0]);
         urgent.truncate(shares[0]);
         let listed = urgent.into_iter().chain(others.into_iter().take(shares[1]));
@@ -43,6 +45,7 @@ impl DeliveryLedger for OwnStore {
             let progress = &one.progress;
             Expansion {
                 trace_parent: one.trace_parent,
+                is_urgent: is_urgent(one),
                 ..Expansion::new(progress.id, one.audience.clone(), one.cursor, progress.pace)
             }
         };

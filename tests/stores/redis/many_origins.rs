@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use futures_util::future::join_all;
-use tower_web_push::broadcast::{Audience, BroadcastState, FinalOutcome};
+use tower_web_push::broadcast::{Audience, BroadcastState, FinalOutcome, Principal};
 use tower_web_push::store::{
-    CountFilter, DeliveryLedger, Liveness, Pause, PauseReason, Settlement, SubscriptionLimits,
-    SubscriptionStore, Tally,
+    ClaimRequest, CountFilter, DeliveryLedger, Liveness, Pause, PauseReason, Settlement,
+    SubscriptionLimits, SubscriptionStore, Tally,
 };
 use tower_web_push::subscription::Origin;
 
@@ -114,6 +114,66 @@ async fn no_script_and_no_claim_grows_with_the_origins() {
     assert_eq!((end.counts.accepted, end.counts.expired), (100, 1000));
     while store.prune(at(9000)).await.unwrap().more {}
     assert_eq!(keys(&server.url(), "web-push").await, ["format", "meta"]);
+}
+
+/// Hosts of strangers that hold their share of places are not read, however many they are.
+#[tokio::test]
+async fn a_claim_for_named_origins_reads_no_others() {
+    let Some(server) = Server::start(Kind::Redis, &["--appendonly", "no"]).await else {
+        return;
+    };
+    let store = store(&server.url(), "web-push").await;
+    sending(&store, ORIGINS, ORIGINS).await;
+    // All become ready.
+    claim(&store, 1, at(1)).await;
+    let mut request = ClaimRequest::new(100, LEASE);
+    request.per_origin = 0;
+    let named = [7, 77, 777].map(|number| delivery(number, ORIGINS).origin);
+    let unknown = Origin::parse("https://unknown.example").unwrap();
+    request.rooms = named
+        .into_iter()
+        .chain([unknown])
+        .map(|origin| (origin, 5))
+        .collect();
+    let mut work = Work::of(&server).await;
+    let claims = store.claim(&request, at(1)).await.unwrap();
+    assert_eq!(claims.rows.len(), 3);
+    let commands = work.done("a claim for named origins").await;
+    assert!(commands < 150, "{commands}");
+}
+
+/// Ending one broadcast is one step of its own: it does not wait for another one that is being ended.
+#[tokio::test]
+async fn no_call_waits_for_the_cancellation_of_another_broadcast() {
+    let Some(server) = Server::start(Kind::Redis, &["--appendonly", "no"]).await else {
+        return;
+    };
+    let store = store(&server.url(), "web-push").await;
+    let first = sending(&store, ORIGINS, ORIGINS).await;
+    let second = sending(&store, ORIGINS, ORIGINS).await;
+    let step = store.cancel(first, at(1)).await.unwrap().unwrap();
+    let left = step.counts.pending;
+    assert!(left > 0 && left < ORIGINS as u64, "{left}");
+    let user = Principal::new("other");
+    let mut work = Work::of(&server).await;
+    let step = store.cancel(second, at(1)).await.unwrap().unwrap();
+    assert_eq!(step.counts.pending, left);
+    let cancelling = work.done("cancelling").await;
+    assert_eq!(store.expire(1000, at(1)).await.unwrap(), 0);
+    store.erase(&user, &[], at(1)).await.unwrap();
+    let others = work.done("expiring and erasing").await;
+    assert!(cancelling < 4_000, "{cancelling}");
+    assert!(others < 100, "{others}");
+    for id in [first, second] {
+        assert_eq!(status(&store, id, at(1)).await.counts.pending, left);
+    }
+    // Claims finish the rest.
+    for _ in 0..20 {
+        assert_eq!(claim(&store, 100, at(2)).await.len(), 0);
+    }
+    for id in [first, second] {
+        assert_eq!(status(&store, id, at(2)).await.counts.pending, 0);
+    }
 }
 
 /// If all rows of a broadcast at most origins are leased, expiring does not read those origins repeatedly.

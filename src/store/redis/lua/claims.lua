@@ -3,26 +3,38 @@
 -- Rows that one script makes ready.
 local WOKEN_AT_ONCE = 200
 
--- Makes rows whose lease has ended ready. ARGV: now. Returns whether there may be more.
+-- Makes rows whose lease has ended ready, and does no work of other broadcasts. ARGV: now. Returns whether there may be more.
 function operations.lapse()
   even_when_full()
-  return lapse(ARGV[1], WOKEN_AT_ONCE) and 1 or 0
+  return end_leases(ARGV[1], WOKEN_AT_ONCE) and 1 or 0
 end
 
 -- Returns origins with claimable rows, among which Rust deals (L5), those served longest ago first.
--- ARGV: now, the number of wanted rows, the number of members of `ready` to skip, and whether rows whose time has come are
--- made ready first. Returns whether the call has to be repeated because indexes were updated; the number of members to
+-- ARGV: now, the number of wanted rows, the number of members of `ready` to skip, whether rows whose time has come are
+-- made ready first, and whether only the origins are read whose names follow. Returns whether the call has to be repeated because indexes were updated; the number of members to
 -- skip next; whether there may be more; and for each origin: its name, the fence of its last claim, whether it is probed, a
 -- lower bound for its ready rows, and whether that is exact.
 function operations.heads()
   even_when_full()
-  local now, wanted, passed, wakes_rows = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
+  local now, wanted, passed, wakes_rows, is_named = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5] == '1'
   local AT_ONCE = 500
   -- The most broadcasts at one origin whose rows are counted. Others count as one row.
   local COUNTED = 32
   if wakes_rows and (lapse(now, WOKEN_AT_ONCE) or wake_postponed(now, WOKEN_AT_ONCE)) then return { 1, passed, 1, {} } end
   if wake(now, AT_ONCE) then return { 1, passed, 1, {} } end
-  local origins = call('ZRANGE', READY, passed, passed + AT_ONCE - 1, 'WITHSCORES')
+  local origins
+  if is_named then
+    local named = { unpack(ARGV, 6) }
+    origins = {}
+    for i, served in ipairs(read_many('ZMSCORE', READY, named)) do
+      if served then
+        origins[#origins + 1] = named[i]
+        origins[#origins + 1] = served
+      end
+    end
+  else
+    origins = call('ZRANGE', READY, passed, passed + AT_ONCE - 1, 'WITHSCORES')
+  end
   local found = {}
   for i = 1, #origins, 2 do
     local origin = origins[i]
@@ -41,7 +53,7 @@ function operations.heads()
     end
   end
   -- Origins that cannot be claimed have left the set.
-  return { 0, passed + #found, #origins == 2 * AT_ONCE and 1 or 0, found }
+  return { 0, passed + #found, not is_named and #origins == 2 * AT_ONCE and 1 or 0, found }
 end
 
 -- An eighth of a number of rows, as `rules::shares` rounds it.

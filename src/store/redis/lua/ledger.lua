@@ -425,26 +425,10 @@ local function bring_back(b)
   return false
 end
 
--- Continues an incomplete cancellation, or the end of a pause. If there is none, makes up to `limit` rows whose lease has ended ready: their
--- claimant may still settle them until the next claim. Rows of a cancelled broadcast end here before its deadline. After
--- it they are expired, which counts them. Returns whether there may be more.
-local function lapse(now, limit)
-  local id = call('SRANDMEMBER', SWEEPS)
-  if id then
-    local b = broadcast(id)
-    if b then sweep(b) else call('SREM', SWEEPS, id) end
-    index_changed()
-    save_changed(now)
-    return true
-  end
-  id = call('SRANDMEMBER', RESUMES)
-  if id then
-    local b = broadcast(id)
-    if b then bring_back(b) else call('SREM', RESUMES, id) end
-    index_changed()
-    save_changed(now)
-    return true
-  end
+-- Makes up to `limit` rows whose lease has ended ready: their claimant may still settle them until the next claim. Rows of a
+-- cancelled broadcast end here before its deadline. After it they are expired, which counts them. Returns whether there may
+-- be more.
+local function end_leases(now, limit)
   local rows = call('ZRANGEBYSCORE', LEASED, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
   for i = 1, #rows, 2 do
     local member, at = rows[i], rows[i + 1]
@@ -474,6 +458,28 @@ local function lapse(now, limit)
     save_changed(now)
   end
   return #rows >= 2 * limit
+end
+
+-- Continues an incomplete cancellation, or the end of a pause. If there is none, ends leases. Returns whether there may be
+-- more.
+local function lapse(now, limit)
+  local id = call('SRANDMEMBER', SWEEPS)
+  if id then
+    local b = broadcast(id)
+    if b then sweep(b) else call('SREM', SWEEPS, id) end
+    index_changed()
+    save_changed(now)
+    return true
+  end
+  id = call('SRANDMEMBER', RESUMES)
+  if id then
+    local b = broadcast(id)
+    if b then bring_back(b) else call('SREM', RESUMES, id) end
+    index_changed()
+    save_changed(now)
+    return true
+  end
+  return end_leases(now, limit)
 end
 
 -- Makes up to `limit` postponed rows ready whose time has come. Returns whether there may be more.
