@@ -172,3 +172,13 @@ test("figures that were never read are no zeros", async () => {
   assert.match(page.text("overview-as-of"), /^Not loaded: The server cannot be reached/);
   assert.equal(page.text("figure-live"), "–");
 });
+
+test("no request carries cookies, or lets the browser ask for a password", async () => {
+  const server = new OperatorServer();
+  server.subscribe();
+  server.add();
+  const page = await openConsole({ server });
+  for (const view of VIEWS) await page.go(view);
+  assert.ok(server.requests.length > 5, `${server.requests.length} requests`);
+  for (const { path, credentials } of server.requests) assert.equal(credentials, "omit", path);
+});
