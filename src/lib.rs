@@ -48,7 +48,7 @@
 //! | [`deliver`] | [`Deliver`](deliver::Deliver): a `Service<Push>` over any HTTP client; policy, gates, outcomes | the client's |
 //! | [`broadcast`] | audiences, states, counts | none |
 //! | [`schedule`] | daily times in any zone, and the callback that composes the message | the callback's |
-//! | [`store`] | four contracts; memory, SQLite, PostgreSQL, Redis | the back end's |
+//! | [`store`] | five contracts; memory, SQLite, PostgreSQL, Redis | the back end's |
 //! | [`engine`] | accepting, registering, attempting, settling, [importing](import) | through store and client |
 //! | [`api`] | the HTTP API as a service and a layer | none of its own |
 //! | [`WebPush`] | the facade of the engine | none of its own |
@@ -97,7 +97,7 @@
 //! |---|---|---|
 //! | none | values, encryption | RustCrypto (`p256`, `aes-gcm`, `hkdf`, `sha2`), `http`, `bytes`, `serde`: no runtime, no C, no TLS, no version twice |
 //! | `vapid` (default) | keys, tokens, push requests | `http-body`, `lru` |
-//! | `jwt-simple` (default) | tokens signed by `jwt-simple`; without it `aws-lc-rs` or `p256` signs | `jwt-simple`, `rsa`, `ed25519-compact` and some 30 more crates |
+//! | `jwt-simple` (default) | tokens signed by `jwt-simple`; without it `aws-lc-rs` or `p256` signs | 53 crates: `jwt-simple`, `rsa`, `ed25519-compact` and what they use |
 //! | `client` (default) | [`WebPush`], the HTTP client with the guarded dial | `hyper`, `hyper-util`, `hyper-rustls`, `rustls`, `webpki-roots`, `psl` (the public suffix list), `rlimit`, `tokio`; C: `aws-lc-rs` |
 //! | `api` (default) | [`WebPush`], the HTTP API | `governor`, `tower-layer`, `tower-service`, `http-body-util`, `tokio`, `jiff` |
 //! | `aws-lc-rs` | the fast P-256 | C: `aws-lc-rs` |

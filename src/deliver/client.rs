@@ -403,7 +403,26 @@ impl From<TlsError> for HttpClientError {
 
 #[cfg(test)]
 mod tests {
+    use hyper_rustls::MaybeHttpsStream;
+
     use super::*;
+
+    /// A request is small. It must not wait for the acknowledgement of the one before.
+    #[tokio::test]
+    async fn connections_send_at_once() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
+        let listener = listener.unwrap();
+        let client = HttpClient::builder().policy(EndpointPolicy::insecure_allow_local());
+        let client = client.build().unwrap();
+        let tls = tls::client_config(&[]).unwrap();
+        let connector = Connector::http1(tls, Arc::clone(&client.0.shared));
+        let uri = format!("http://{}/", listener.local_addr().unwrap());
+        let dialled = connector.dial(uri.parse().unwrap(), false).await;
+        let MaybeHttpsStream::Http(socket) = dialled.unwrap().0 else {
+            panic!("without TLS");
+        };
+        assert!(socket.tcp().nodelay().unwrap());
+    }
 
     #[test]
     fn a_file_without_a_certificate_is_refused() {

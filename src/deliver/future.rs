@@ -379,3 +379,31 @@ impl<C, F, B> fmt::Debug for Step<C, F, B> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What halves the limit of an origin, what lets it grow, and what says nothing.
+    #[test]
+    fn a_status_says_this_about_the_load() {
+        for (status, outcome, expected) in [
+            (201, Outcome::Accepted, Load::Accepted),
+            (429, Outcome::RateLimited, Load::Limited),
+            (503, Outcome::Transient, Load::Overloaded),
+            (500, Outcome::Transient, Load::Nothing),
+            (502, Outcome::Transient, Load::Nothing),
+            (504, Outcome::Transient, Load::Nothing),
+            (410, Outcome::Gone, Load::Answered),
+            (404, Outcome::Gone, Load::Answered),
+            (400, Outcome::BadRequest, Load::Answered),
+            (403, Outcome::SenderFault, Load::Answered),
+            (413, Outcome::TooLarge, Load::Answered),
+            // A service that names its limit in a body.
+            (503, Outcome::RateLimited, Load::Limited),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(load(status, outcome), expected, "{status} {outcome:?}");
+        }
+    }
+}

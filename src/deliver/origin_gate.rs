@@ -21,7 +21,7 @@ use crate::subscription::Origin;
 
 /// The gates of all origins. Cheap to clone; clones share them.
 ///
-/// A gate finds out by itself how many requests its origin takes: from 8, twice as many after each round trip up to 400, then
+/// A gate finds out by itself how many requests its origin takes: from 8, twice as many after each round trip up to 600, then
 /// one more after each. Losses of several subscriptions (429, 503, no answer in time) halve the number, once for all requests
 /// that were in flight; slow answers keep it from growing. If the origin limits requests by time (429), they are spread over
 /// the time as well.

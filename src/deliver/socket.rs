@@ -25,6 +25,11 @@ impl Socket {
         Self { io, connection }
     }
 
+    #[cfg(test)]
+    pub(super) fn tcp(&self) -> &TcpStream {
+        self.io.inner()
+    }
+
     /// A farewell to a peer that reads nothing would keep the socket open.
     fn check_open(&self) -> io::Result<()> {
         match self.connection.is_closing() {

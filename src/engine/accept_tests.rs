@@ -159,3 +159,23 @@ async fn a_recipient_that_cannot_be_read_does_not_keep_a_message_from_being_acce
     let expanded = expand(&world.engine, START).await;
     assert_eq!(expanded.unwrap(), 1);
 }
+
+/// While it is not known whether a jump of the clock is right, a message lives until the later of the two deadlines.
+#[tokio::test]
+async fn a_deadline_counts_from_the_later_clock_while_clocks_disagree() {
+    let day = Duration::from_secs(86_400);
+    let second = Duration::from_secs(1);
+    for (jumped, later) in [(START + day, START + day), (START - day, START + second)] {
+        let world = World::new().await;
+        world.clock.tick(second);
+        assert_eq!(world.engine.now(), START + second);
+        world.clock.set(jumped);
+        assert!(world.engine.clock.fault().is_some());
+        let message = Message::new("x");
+        let ttl = message.ttl();
+        let broadcast = Broadcast::to(Audience::All, message);
+        let queued = world.engine.enqueue(broadcast).await.unwrap();
+        let status = world.store.status(queued.broadcast, START).await;
+        assert_eq!(status.unwrap().unwrap().deadline, ttl.deadline(later));
+    }
+}

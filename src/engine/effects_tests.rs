@@ -252,3 +252,22 @@ async fn a_change_that_is_refused_keeps_no_other_from_being_written() {
         assert_eq!(streak, u32::from(!refused.contains(&key)));
     }
 }
+
+#[tokio::test]
+async fn what_was_not_written_keeps_its_order() {
+    let mut noted = Noted::new().await;
+    let origin = noted.gate.origin().clone();
+    let until = LATER + Duration::from_secs(600);
+    let begins = Pause::new(origin.clone(), until, PauseReason::Unreachable);
+    let ends = Pause::new(origin, LATER, PauseReason::Unreachable);
+    for (pause, is_lift) in [(begins, false), (ends, true)] {
+        noted.gate.keep_unshared(pause, is_lift);
+        noted.effects.note_gate(&noted.gate, LATER);
+    }
+    assert_eq!(noted.effects.pauses(), 2);
+    noted.effects = noted.world.engine.effects();
+    noted.effects.note_gate(&noted.gate, LATER);
+    assert_eq!(noted.effects.pauses(), 2);
+    noted.effects.write(LATER).await.unwrap();
+    assert_eq!(noted.world.store.pauses(LATER).await.unwrap(), []);
+}

@@ -219,6 +219,8 @@ async fn processes_that_read_the_same_entries_choose_others() {
     assert!(passed > 0);
     while look(&engine, START).await.unwrap().more {}
     assert_eq!(shop.first().await, None);
+    // Without rivals there is no need to read more than is settled.
+    assert!(!engine.signals.has_rivals.load(Relaxed));
 }
 
 #[test]

@@ -172,3 +172,14 @@ test("figures that were never read are no zeros", async () => {
   assert.match(page.text("overview-as-of"), /^Not loaded: The server cannot be reached/);
   assert.equal(page.text("figure-live"), "–");
 });
+
+test("no request with the token carries cookies, or lets the browser ask for a password", async () => {
+  const server = new OperatorServer();
+  server.subscribe();
+  server.add();
+  const page = await openConsole({ server });
+  for (const view of VIEWS) await page.go(view);
+  const signed = server.requests.filter(({ headers }) => headers.authorization);
+  assert.ok(signed.length > 5, `${signed.length} requests`);
+  for (const { path, credentials } of signed) assert.equal(credentials, "omit", path);
+});

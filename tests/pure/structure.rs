@@ -66,6 +66,12 @@ fn the_reader_of_use_lines_sees_every_form() {
         seen("#[cfg(test)]\nmod tests {\n    use crate::a;\n}\n"),
         [""; 0]
     );
+    // A module in another file ends nothing, nor does one of tests in the middle.
+    assert_eq!(seen("#[cfg(test)]\nmod tests;\nuse crate::a;\n"), ["a"]);
+    assert_eq!(
+        seen("#[cfg(test)]\n#[cfg(unix)]\nmod tests {\n    use crate::a;\n}\n\nuse crate::b;\n"),
+        ["b"]
+    );
     let of = |list: &[(&str, &str)]| -> Uses {
         let mut uses = Uses::new();
         for (from, to) in list {
@@ -147,11 +153,14 @@ fn exported(lib: &str) -> BTreeMap<String, String> {
 
 /// The first name of each path from the crate's root, with its line: `use` lines and paths in the code.
 fn used(source: &str) -> Vec<(usize, String)> {
-    let source = source.split("#[cfg(test)]\nmod ").next().unwrap();
-    let code: String = source
+    let mut code: String = source
         .lines()
         .map(|line| line.split("//").next().unwrap().to_owned() + "\n")
         .collect();
+    for (from, to) in test_modules(&code).into_iter().rev() {
+        let lines = code[from..to].matches('\n').count();
+        code.replace_range(from..to, &"\n".repeat(lines));
+    }
     let mut found = Vec::new();
     for (at, _) in code.match_indices("crate::") {
         let is_whole = !code[..at]
@@ -164,6 +173,25 @@ fn used(source: &str) -> Vec<(usize, String)> {
         found.extend(first_names(rest).into_iter().map(|name| (line, name)));
     }
     found
+}
+
+/// The places of modules of tests that stand in the file. What a line such as `mod tests;` names is in a file of its own.
+fn test_modules(code: &str) -> Vec<(usize, usize)> {
+    let mut modules = Vec::new();
+    for (from, _) in code.match_indices("#[cfg(test)]\n") {
+        let rest = &code[from..];
+        let attributes = rest.lines().take_while(|line| line.starts_with("#["));
+        let at: usize = attributes.map(|line| line.len() + 1).sum();
+        let item = rest[at..].lines().next().unwrap_or_default();
+        let is_outer = from == 0 || code[..from].ends_with('\n');
+        if is_outer && item.contains("mod ") && item.ends_with('{') {
+            let to = rest
+                .find("\n}\n")
+                .map_or(rest.len(), |end| end + "\n}\n".len());
+            modules.push((from, from + to));
+        }
+    }
+    modules
 }
 
 /// The names at the first level of `name::...` or `{a, b::{c}}`.

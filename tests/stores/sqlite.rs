@@ -506,3 +506,25 @@ async fn wrong_numbers_of_subscriptions_stop_nothing() {
     damage("DELETE FROM subscription_number");
     a_key_that_rows_name_is_in_use(&store, key, at(1)).await;
 }
+
+/// Another program, or damage, removed a broadcast and left its recipients. Its number is given to the next one.
+#[tokio::test]
+async fn a_new_broadcast_does_not_inherit_what_another_one_left() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    sending(&store, &deliveries(0..3)).await;
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch("PRAGMA foreign_keys = OFF; DELETE FROM broadcast")
+        .unwrap();
+    let left = || -> u32 {
+        conn.query_row("SELECT count(*) FROM delivery", [], |row| row.get(0))
+            .unwrap()
+    };
+    assert_eq!(left(), 3);
+    let new = sending(&store, &deliveries(7..8)).await;
+    assert_eq!(left(), 1);
+    let claimed = store.claim(&claim_of(9), at(0)).await.unwrap().rows;
+    assert_eq!(claimed.len(), 1);
+    let status = store.status(new.id, at(0)).await.unwrap().unwrap();
+    assert_eq!((status.recipients, status.counts.pending), (1, 1));
+}

@@ -2,11 +2,13 @@
 //! clock of a server and a slow disk.
 
 use std::future::pending;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::stream::unfold;
+use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use tower_web_push::broadcast::{Audience, BroadcastId, BroadcastStatus, Principal};
@@ -15,10 +17,11 @@ use tower_web_push::schedule::{Schedule, ScheduleName};
 use tower_web_push::store::{
     BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken,
     Claims, CountFilter, Cursor, DeliveryLedger, Erased, Expansion, FailureSample, Fired, Firing,
-    LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription, Opened, PageWrite, Pause,
-    PortableStore, Pruned, ScheduleStore, Settled, Settlement, StoreError, StoreErrorKind,
-    StoredVapidKey, SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord,
-    SubscriptionRef, SubscriptionStore, Tally, Unreachable, Upserted, VapidKeyStore,
+    LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription, Opened, OutboxEntry,
+    PageWrite, Pause, PortableStore, Pruned, ScheduleStore, Settled, Settlement, StoreError,
+    StoreErrorKind, StoredVapidKey, SubscriptionFilter, SubscriptionLimits, SubscriptionPage,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Unreachable, Upserted,
+    VapidKeyStore,
 };
 use tower_web_push::subscription::{EndpointKey, Origin, SubscriptionId};
 use tower_web_push::vapid::{KeyId, SealedVapidKey};
@@ -35,6 +38,8 @@ pub(crate) struct TamperedStore {
     server_time: Mutex<Option<Timestamp>>,
     disk: Disk,
     is_one_store: AtomicBool,
+    has_outbox: AtomicBool,
+    hints: Arc<Notify>,
 }
 
 /// A disk on which changes are written that wait at the same time, as by the writer of SQLite.
@@ -129,6 +134,16 @@ impl TamperedStore {
     /// Writes changes and outcomes together from now on.
     pub(crate) fn join_writes(&self) {
         self.is_one_store.store(true, Ordering::Relaxed);
+    }
+
+    /// Has an outbox from now on, which is empty.
+    pub(crate) fn open_outbox(&self) {
+        self.has_outbox.store(true, Ordering::Relaxed);
+    }
+
+    /// Gives the worker a hint, as another process does.
+    pub(crate) fn hint(&self) {
+        self.hints.notify_one();
     }
 
     /// Makes all calls of one name hang from now on, or none.
@@ -267,7 +282,20 @@ tampered! { DeliveryLedger:
         }
 
         fn changes(&self) -> Changes {
-            self.memory.changes()
+            let hints = Arc::clone(&self.hints);
+            Changes::new(unfold(hints, async |hints| {
+                hints.notified().await;
+                Some(((), hints))
+            }))
+        }
+
+        fn has_outbox(&self) -> bool {
+            self.has_outbox.load(Ordering::Relaxed)
+        }
+
+        async fn outbox(&self, _: usize) -> Result<Vec<OutboxEntry>, StoreError> {
+            self.answers("outbox").await;
+            Ok(Vec::new())
         }
 
         fn description(&self) -> String {

@@ -343,6 +343,8 @@ mod tests {
             }
         }
         assert_eq!(listed, 27, "one for each route, and GET /subscribe twice");
+        #[cfg(feature = "metrics")]
+        assert_eq!(listed, Route::NAMES.len() + 1, "each route is listed");
     }
 
     #[test]

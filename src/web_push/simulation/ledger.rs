@@ -249,7 +249,7 @@ impl World {
     fn check_outcome(&mut self, row: (usize, usize), outcome: FinalOutcome, at: Duration) {
         let (cast, recipient) = row;
         let accepted = self.rows[&row].accepted.is_some();
-        let is_well = self.is_well(recipient);
+        let is_well = self.is_well(row);
         let one = &self.recipients[recipient];
         let is_own = one.stranger.is_none();
         let deadline = true_time(self.casts[cast].deadline);

@@ -22,8 +22,10 @@ impl World {
     /// Checks what is promised at every moment.
     pub(super) fn check(&mut self) {
         let now = self.now;
-        if self.pauses[self.plan.calm].is_some() {
-            self.closed = now;
+        for (service, paused) in self.pauses.iter().enumerate() {
+            if paused.is_some() {
+                self.closed[service] = Some(now);
+            }
         }
         for row in self.open.iter().copied().collect::<Vec<_>>() {
             if let Some(why) = self.is_neglected(row, now) {
@@ -34,8 +36,9 @@ impl World {
         for cast in 0..self.casts.len() {
             let expected = self.casts[cast].expected.iter().copied();
             for recipient in expected.collect::<Vec<_>>() {
-                if self.is_well(recipient) && self.is_late((cast, recipient), now) {
-                    let name = self.row_name((cast, recipient));
+                let row = (cast, recipient);
+                if self.is_well(row) && self.is_late(row, now) {
+                    let name = self.row_name(row);
                     self.broke(now, format_args!("{name} is late"));
                 }
             }
@@ -79,10 +82,16 @@ impl World {
             .and_then(|mail| mail.pace)
             .map_or(0, |pace| self.recipients.len() as u64 / u64::from(pace) + 1);
         let retried = entry.map_or(Duration::ZERO, |row| row.due);
-        let due = cast.due.max(retried).max(cast.resumed).max(self.closed);
+        let service = self.recipients[row.1].service;
+        let closed = self.closed[service].unwrap_or_default();
+        let due = cast.due.max(retried).max(cast.resumed).max(closed);
         let due = due + Duration::from_secs(paced);
         if now > due.max(self.quiet_since()) + LATE {
             return true;
+        }
+        // The flow to one that did not work before grows again with its answers.
+        if service != self.plan.calm {
+            return false;
         }
         // A replica with a fault may have claimed it.
         let claims = entry.map_or(&[][..], |row| &row.claims);
@@ -178,14 +187,15 @@ impl World {
         if entry.is_some_and(|row| row.accepted.is_some()) || cast.is_cancelled {
             return true;
         }
-        if !self.is_well(row.1) {
+        if !self.is_well(row) {
             return true;
         }
         // Its time was over before a replica could send it.
         let deadline = true_time(cast.deadline);
         let is_past = self.now >= deadline;
         let was_short = deadline < cast.due + LEASE + REQUEST_TIMEOUT;
-        let was_held = cast.resumed > cast.due || self.closed > cast.due;
+        let closed = self.closed[self.recipients[row.1].service];
+        let was_held = cast.resumed.max(closed.unwrap_or_default()) > cast.due;
         let had_fault = || (0..HOSTS).any(|host| self.had_fault(host, cast.due, deadline));
         is_past && (was_short || was_held || had_fault())
     }

@@ -287,7 +287,7 @@ impl Run {
                 service,
                 kind,
                 lasts,
-            } => world.weather[service] = Some((kind, now + lasts)),
+            } => world.turns(service, kind, (now, now + lasts)),
             What::Expire { user } => world.recipients[user].is_gone = true,
             What::Rotate { host } => {
                 drop(world);

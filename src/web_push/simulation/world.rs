@@ -40,12 +40,14 @@ pub(super) struct World {
     pub(super) fired: BTreeSet<i64>,
     /// The broadcasts that were accepted, by mail: with the replica that did, and when.
     pub(super) accepted: BTreeMap<usize, (BroadcastId, usize, Duration)>,
-    /// When the push service that works was last paused, as far as it is known.
-    pub(super) closed: Duration,
+    /// When each push service was last paused, as far as it is known.
+    pub(super) closed: [Option<Duration>; SERVICES.len()],
     pub(super) pauses: [Option<Paused>; SERVICES.len()],
     /// Since when the push service that works has accepted something.
     pub(super) proven: Option<Duration>,
     pub(super) weather: [Option<(Weather, Duration)>; SERVICES.len()],
+    /// The times of all weather so far.
+    weathers: [Vec<(Duration, Duration)>; SERVICES.len()],
     /// Until when no call of a replica reaches the store.
     pub(super) cut: [Duration; HOSTS],
     pub(super) flaky: (u64, Duration),
@@ -151,10 +153,11 @@ impl World {
             requests: Vec::new(),
             fired: BTreeSet::new(),
             accepted: BTreeMap::new(),
-            closed: Duration::ZERO,
+            closed: [None; SERVICES.len()],
             pauses: [None; SERVICES.len()],
             proven: None,
             weather: [None; SERVICES.len()],
+            weathers: [const { Vec::new() }; SERVICES.len()],
             cut: [Duration::ZERO; HOSTS],
             flaky: (0, Duration::ZERO),
             crashed: [const { Vec::new() }; HOSTS],
@@ -224,10 +227,29 @@ impl World {
         ends.max().unwrap_or_default()
     }
 
-    /// Whether nothing but a fault of the replicas can keep a message from this recipient.
-    pub(super) fn is_well(&self, recipient: usize) -> bool {
+    /// Whether nothing but a fault of the replicas can keep this message from its recipient: since it was due, its push service
+    /// has worked, and was not paused for what was before.
+    pub(super) fn is_well(&self, (cast, recipient): (usize, usize)) -> bool {
         let recipient = &self.recipients[recipient];
-        recipient.stranger.is_none() && !recipient.is_gone && recipient.service == self.plan.calm
+        let is_own = recipient.stranger.is_none() && !recipient.is_gone;
+        let works = || self.works_since(recipient.service, self.casts[cast].due);
+        is_own && (recipient.service == self.plan.calm || works())
+    }
+
+    fn works_since(&self, service: usize, since: Duration) -> bool {
+        let had_weather = self.weathers[service].iter().any(|(_, end)| *end >= since);
+        !had_weather && self.closed[service].is_none_or(|closed| closed < since)
+    }
+
+    /// A push service does not work for a while.
+    pub(super) fn turns(
+        &mut self,
+        service: usize,
+        kind: Weather,
+        (from, to): (Duration, Duration),
+    ) {
+        self.weather[service] = Some((kind, to));
+        self.weathers[service].push((from, to));
     }
 
     pub(super) fn weather(&self, service: usize, at: Duration) -> Option<Weather> {

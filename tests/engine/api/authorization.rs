@@ -6,7 +6,7 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 use tower_web_push::broadcast::{Principal, Tag};
 
-use super::{Answer, FCM, PASSWORD, TOKEN, World, full, news, with};
+use super::{Answer, FCM, PASSWORD, TOKEN, World, admin_routes, full, news, routes, with};
 
 /// The owner of the row.
 const OWNERS: [Option<&str>; 2] = [None, Some("alice")];
@@ -243,16 +243,6 @@ async fn devices_are_listed_and_removed_by_their_owner_alone() {
     }
 }
 
-/// Every administrator's route.
-const ADMIN_ROUTES: [(&str, &str); 6] = [
-    ("POST", "/notify"),
-    ("GET", "/broadcasts/f47ac10b-58cc-4372-a567-0e02b2c3d479"),
-    ("DELETE", "/broadcasts/f47ac10b-58cc-4372-a567-0e02b2c3d479"),
-    ("PATCH", "/broadcasts/f47ac10b-58cc-4372-a567-0e02b2c3d479"),
-    ("POST", "/regenerate-vapid"),
-    ("GET", "/stats"),
-];
-
 #[tokio::test]
 async fn administration_needs_the_credentials_whoever_is_signed_in() {
     let wrong = [
@@ -261,13 +251,13 @@ async fn administration_needs_the_credentials_whoever_is_signed_in() {
         Some(format!("Bearer {PASSWORD}")),
         Some("Basic YWRtaW46d3JvbmcgcGFzc3dvcmQ=".to_owned()),
     ];
-    for (method, path) in ADMIN_ROUTES {
+    for (method, path) in &admin_routes() {
         for caller in CALLERS {
             let world = World::new().await;
             let active = world.push.vapid_public_key();
             let call = async |authorization: Option<&str>| {
                 let mut request = Request::builder()
-                    .method(Method::from_bytes(method.as_bytes()).unwrap())
+                    .method(method)
                     .uri(path)
                     .header("content-type", "application/json");
                 if let Some(value) = authorization {
@@ -294,5 +284,16 @@ async fn administration_needs_the_credentials_whoever_is_signed_in() {
                 "{method} {path} as {caller:?}"
             );
         }
+    }
+}
+
+/// The contract names the routes that need credentials, and all others go without.
+#[tokio::test]
+async fn no_other_route_asks_for_credentials() {
+    for (method, path, is_admins) in routes() {
+        let world = World::new().await;
+        let request = Request::builder().method(&method).uri(&path);
+        let answer = world.call(request.body(full("")).unwrap()).await;
+        assert_eq!(answer.status == 401, is_admins, "{method} {path}");
     }
 }

@@ -46,6 +46,35 @@ use tower_web_push::{WebPush, WebPushBuilder};
 const FCM: &str = "https://fcm.googleapis.com";
 const TOKEN: &str = "Bearer an-admin-token";
 const PASSWORD: &str = "a long password";
+/// An id that nothing has.
+const NO_ID: &str = "00000000-0000-4000-8000-000000000000";
+
+/// Each route of the contract, its ids those of nothing, and whether it is for administrators.
+fn routes() -> Vec<(Method, String, bool)> {
+    let contract = include_str!("../../../src/api/openapi.json");
+    let contract: Value = serde_json::from_str(contract).unwrap();
+    let mut routes = Vec::new();
+    for (path, operations) in contract["paths"].as_object().unwrap() {
+        for (name, operation) in operations.as_object().unwrap() {
+            if name != "parameters" {
+                let method = Method::from_bytes(name.to_uppercase().as_bytes()).unwrap();
+                let is_admins = operation.get("security").is_some();
+                routes.push((method, path.replace("{id}", NO_ID), is_admins));
+            }
+        }
+    }
+    routes
+}
+
+/// Each route for administrators.
+fn admin_routes() -> Vec<(Method, String)> {
+    let routes = routes().into_iter();
+    let routes: Vec<_> = routes
+        .filter_map(|(method, path, is_admins)| is_admins.then_some((method, path)))
+        .collect();
+    assert!(routes.len() >= 13, "{routes:?}");
+    routes
+}
 
 /// One application, its store, and the push service it sends to, on one clock.
 struct World {

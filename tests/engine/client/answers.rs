@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
+use http::{HeaderName, HeaderValue};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::net::TcpListener;
 use tower_web_push::deliver::{EndpointPolicy, Outcome};
 
 use super::world::{fixed, local, over, send, to, url};
-use crate::support::push_server::{Answer, BOTH, HTTP1, PushServer};
+use crate::support::push_server::{Answer, BOTH, HTTP1, PushServer, answer};
 
 /// A body that yields `frame` for ever, and counts.
 fn endless(status: u16, frames: &Arc<AtomicUsize>) -> Answer {
@@ -121,5 +122,24 @@ async fn a_redirect_is_not_followed() {
         assert_eq!(error.outcome(), Outcome::BadRequest);
         assert_eq!(error.status().map(|status| status.as_u16()), Some(status));
         assert_eq!(seen.lock().unwrap().len(), 1);
+    }
+}
+
+/// Over HTTP/1.1: what is read of a response before its body has a bound.
+#[tokio::test]
+async fn headers_that_go_on_and_on_are_not_read() {
+    for (headers, is_taken) in [(10, true), (20, false)] {
+        let server = PushServer::start(HTTP1, move |_| {
+            let mut response = answer(201, &[], "");
+            for number in 0..headers {
+                let name = HeaderName::from_bytes(format!("x-{number}").as_bytes());
+                let value = HeaderValue::from_bytes(&[b'y'; 4000]);
+                response.headers_mut().insert(name.unwrap(), value.unwrap());
+            }
+            Box::pin(async move { response })
+        })
+        .await;
+        let sent = send(&to(&server), &url(&server, "/p")).await;
+        assert_eq!(sent.is_ok(), is_taken, "{headers}: {sent:?}");
     }
 }

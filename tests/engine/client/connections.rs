@@ -1,15 +1,21 @@
 //! How connections are opened, shared and reopened.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use http::{Request, StatusCode, Version};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tower::ServiceExt as _;
 use tower_web_push::deliver::{EndpointPolicy, HttpClient, OriginGates, Outcome};
 use tower_web_push::push_request::PushBody;
+use tower_web_push::subscription::Origin;
 
 use super::world::{Rebinding, fixed, local, over, push, send, to, url};
 use crate::support::push_server::{Answering, BOTH, HTTP1, NO_ALPN, PushServer, answer};
@@ -183,4 +189,50 @@ fn the_client_is_send_and_sync() {
     let deliver = over(HttpClient::builder(), EndpointPolicy::default());
     everywhere(&deliver);
     sendable(&deliver.oneshot(push("https://fcm.googleapis.com/x")));
+}
+
+/// The time of a handshake is not that of the push service: otherwise each new connection would seem to show a queue there, and
+/// end the growth of the limit.
+#[tokio::test]
+async fn a_slow_handshake_does_not_keep_the_limit_from_growing() {
+    const ANSWER: Duration = Duration::from_secs(1);
+    const HANDSHAKE: Duration = Duration::from_secs(2);
+    let server = PushServer::start(BOTH, |_| {
+        Box::pin(async {
+            sleep(ANSWER).await;
+            answer(201, &[], "")
+        })
+    })
+    .await;
+    let is_slow = Arc::new(AtomicBool::new(false));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (delays, to_server) = (Arc::clone(&is_slow), server.addr);
+    let mut path = JoinSet::new();
+    // A path to the server on which connections are made slowly.
+    path.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            let delays = Arc::clone(&delays);
+            connections.spawn(async move {
+                if delays.load(Ordering::SeqCst) {
+                    sleep(HANDSHAKE).await;
+                }
+                let mut server = TcpStream::connect(to_server).await.unwrap();
+                let _ = copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    let deliver = to(&server);
+    let endpoint = format!("https://localhost:{port}/p");
+    send(&deliver, &endpoint).await.unwrap();
+    is_slow.store(true, Ordering::SeqCst);
+    server.break_connections();
+    let started = Instant::now();
+    let sent = join_all((0..8).map(|_| send(&deliver, &endpoint))).await;
+    assert!(sent.iter().all(Result::is_ok), "{sent:?}");
+    assert!(started.elapsed() >= HANDSHAKE + ANSWER);
+    let origin = Origin::parse(&format!("https://localhost:{port}")).unwrap();
+    let limit = deliver.gates().gate(&origin).limit();
+    assert!(limit > 8, "{limit}");
 }

@@ -168,3 +168,20 @@ async fn a_connection_with_a_request_under_way_is_pinged() {
     assert!(!waiting.is_finished());
     waiting.abort();
 }
+
+/// However long the response takes: a connection that broke without a sign is noticed in half a minute.
+#[tokio::test]
+async fn pings_go_on_every_twenty_seconds() {
+    let server = Server::start().await;
+    server.answers.store(false, SeqCst);
+    let waiting = tokio::spawn(server.post());
+    server.until(|seen| seen.requests == 1).await;
+    pass(Duration::from_secs(45)).await;
+    server.until(|seen| seen.pings == 3).await;
+    // The fourth would come 32 s after the third if the pauses doubled without end.
+    pass(Duration::from_secs(10)).await;
+    server.until(|seen| seen.pings >= 4).await;
+    assert_eq!((server.now().pings, server.now().connections), (4, 1));
+    assert!(!waiting.is_finished());
+    waiting.abort();
+}

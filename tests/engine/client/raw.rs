@@ -212,6 +212,21 @@ impl Peer {
         self.write(&frame(1, 5, stream, &[0x88])).await;
     }
 
+    /// Answers by `:status: 200` and so many headers of 4,000 octets each, and the end of the stream.
+    pub(super) async fn answer_at_length(&mut self, stream: u32, headers: usize) {
+        const END_OF_STREAM: u8 = 1;
+        const END_OF_HEADERS: u8 = 4;
+        self.streams.lock().unwrap().close(stream);
+        // As in RFC 7541: a literal that is not indexed, its length in seven bits and more octets for the rest.
+        let header = [&[0, 1, b'x', 127, 0xa1, 0x1e][..], &[b'y'; 4000]].concat();
+        let last = |number| if number == headers { END_OF_HEADERS } else { 0 };
+        self.write(&frame(1, END_OF_STREAM | last(0), stream, &[0x88]))
+            .await;
+        for number in 1..=headers {
+            self.write(&frame(9, last(number), stream, &header)).await;
+        }
+    }
+
     /// Answers by `:status: 200` and the end of the headers. The body follows.
     pub(super) async fn head(&mut self, stream: u32) {
         self.write(&frame(1, 4, stream, &[0x88])).await;

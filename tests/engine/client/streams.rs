@@ -689,3 +689,17 @@ async fn a_second_connection_without_a_place_does_not_delay_the_next_first_one()
     second.answer(stream).await;
     assert!(requests.join_all().await.iter().all(Result::is_ok));
 }
+
+/// A hostile server could make the client keep megabytes for each response.
+#[tokio::test]
+async fn the_headers_of_a_response_have_a_bound() {
+    for (headers, is_taken) in [(3, true), (16, false)] {
+        let mut server = Server::start().await;
+        let request = tokio::spawn(server.post("x"));
+        let mut peer = server.accept(Some(1)).await;
+        let (stream, _) = peer.request().await;
+        peer.answer_at_length(stream, headers).await;
+        let answered = request.await.unwrap();
+        assert_eq!(answered.is_ok(), is_taken, "{headers}: {answered:?}");
+    }
+}

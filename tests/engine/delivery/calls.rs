@@ -2,8 +2,10 @@
 
 use tower_web_push::broadcast::{FinalOutcome, Principal, Tag};
 use tower_web_push::engine::{DeviceState, RegisterErrorKind, Registered, Renewal, SendErrorKind};
-use tower_web_push::schedule::{Daily, DailyTime, NotifyType, ScheduleLabel};
-use tower_web_push::store::{Failure, RetireReason, ScheduleStore as _};
+use tower_web_push::schedule::{Daily, DailyTime, NotifyType, Plan, Schedule, ScheduleLabel};
+use tower_web_push::store::{
+    Cursor, Failure, NewBroadcast, NewDelivery, PageWrite, RetireReason, ScheduleStore as _,
+};
 use tower_web_push::subscription::{AuthSecret, Subscription};
 use tower_web_push::{Broadcast, Notification, Registration};
 
@@ -423,13 +425,10 @@ async fn a_user_is_erased_in_every_state_and_no_other_user() {
         .iter()
         .map(|row| {
             let endpoint = row.subscription.endpoint();
-            tower_web_push::store::NewDelivery::new(endpoint.key(), endpoint.origin().clone())
+            NewDelivery::new(endpoint.key(), endpoint.origin().clone())
         })
         .collect();
-    let (start, end) = (
-        tower_web_push::store::Cursor::Start,
-        tower_web_push::store::Cursor::End,
-    );
+    let (start, end) = (Cursor::Start, Cursor::End);
     let written = world.store.enqueue_page(
         expansion[0].id,
         &start,
@@ -464,4 +463,59 @@ async fn a_user_is_erased_in_every_state_and_no_other_user() {
         1,
         "nothing was sent to an erased subscription"
     );
+}
+
+/// A page of a broadcast is written after what is pending was erased, and before the subscriptions are removed.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_expanded_while_its_recipient_is_erased_is_erased_too() {
+    let world = World::at(FCM).await;
+    let (store, push) = tampered(&world).await;
+    let (_, subscription) = fresh(&world);
+    let endpoint = subscription.endpoint().clone();
+    register(&world, Registration::new(subscription).principal("alice")).await;
+    let now = world.clock.now();
+    let new = NewBroadcast::new(Audience::All, Message::new("x"), now + MINUTE);
+    world.store.open(&new, now).await.unwrap();
+    store.delay("apply", Duration::from_secs(2));
+    let expanded = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let row = NewDelivery::new(endpoint.key(), endpoint.origin().clone());
+        let (first, last) = (Cursor::Start, Cursor::End);
+        let store = &world.store;
+        store.enqueue_page(new.id, &first, &[row], &last, now).await
+    };
+    let user = alice();
+    let (forgotten, written) = tokio::join!(push.forget(&user), expanded);
+    assert_eq!(written.unwrap(), PageWrite::Stored);
+    let forgotten = forgotten.unwrap();
+    assert_eq!((forgotten.subscriptions, forgotten.deliveries), (1, 1));
+    assert_eq!(world.status(new.id).await.counts.cancelled, 1);
+}
+
+/// The former owner sets it after the schedules were removed, and before the row changes hands.
+#[tokio::test(start_paused = true)]
+async fn a_daily_notification_of_the_former_owner_does_not_go_to_the_new_one() {
+    let world = World::at(FCM).await;
+    let (store, push) = tampered(&world).await;
+    let (_, subscription) = fresh(&world);
+    let of_alice = Registration::new(subscription.clone()).principal("alice");
+    let id = register(&world, of_alice).await.id;
+    store.delay("upsert", Duration::from_secs(2));
+    let set = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let plan = Plan::Subscriber {
+            subscription: id,
+            notify_type: NotifyType::DailyCheck,
+            message: None,
+        };
+        let time = DailyTime::new(12, 0).unwrap();
+        let schedule = Schedule::new(plan, time, world.clock.now() + MINUTE);
+        world.store.put_schedule(&schedule).await
+    };
+    let of_bob = Registration::new(subscription).principal("bob");
+    let (taken_over, set) = tokio::join!(push.subscribe(of_bob), set);
+    set.unwrap();
+    assert_eq!(taken_over.unwrap().id, id);
+    assert_eq!(push.devices(&alice()).await.unwrap().len(), 0);
+    assert_eq!(world.store.schedules(Some(id)).await.unwrap(), []);
 }

@@ -66,7 +66,7 @@ async fn a_pause_does_not_outlast_the_deadline() {
 }
 
 /// A worker that runs sleeps while all that is pending is paused, and is woken when it goes on.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn run_goes_on_with_what_is_resumed() {
     let world = World::at(FCM).await;
     let (browser, _) = world.subscriber().await;
@@ -76,9 +76,10 @@ async fn run_goes_on_with_what_is_resumed() {
     let running = tokio::spawn(world.push.run(async { stopped.await.unwrap_or_default() }));
     let second = world.push.enqueue(Audience::All, Message::new("second"));
     second.await.unwrap();
-    assert_eq!(browser.next().await.text(), Some("second"));
+    assert_eq!(soon(browser.next()).await.text(), Some("second"));
+    tokio::time::sleep(MINUTE).await;
     world.push.resume(first).await.unwrap();
-    assert_eq!(browser.next().await.text(), Some("x"));
+    assert_eq!(soon(browser.next()).await.text(), Some("x"));
     drop(stop);
     running.await.unwrap().unwrap();
 }

@@ -28,4 +28,5 @@ mod silent_store;
 #[cfg(feature = "opentelemetry")]
 mod spans;
 mod steps;
+mod waking;
 pub(crate) mod world;

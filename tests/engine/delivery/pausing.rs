@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tower_web_push::Broadcast;
 
+use super::order::tampered;
 use super::world::*;
 use crate::support::tampered_store::TamperedStore;
 
@@ -586,4 +587,31 @@ async fn a_single_delivery_obeys_what_others_know() {
     let delivered = other.deliver(&rows[0].1.subscription, Message::new("x"));
     assert!(delivered.await.unwrap_err().closed().is_some());
     assert_eq!(world.asked(), asked);
+}
+
+/// What this process alone knows, since it could not be shared, is ended too.
+#[tokio::test]
+async fn a_gate_is_opened_though_its_pause_is_not_stored() {
+    let world = World::at(FCM).await;
+    let rows = world.subscribers(20).await;
+    world.prove().await;
+    let (store, push) = tampered(&world).await;
+    store.fail("pause");
+    world
+        .service
+        .script(When::any(), busy().with_retry_after(600));
+    for after in [Duration::ZERO, Duration::from_secs(3)] {
+        world.clock.advance(after);
+        // The pause cannot be written.
+        let _ = push.send(Audience::All, Message::new("x")).await;
+    }
+    world.service.clear_script();
+    store.fail(None);
+    let one = &rows[0].1.subscription;
+    let refused = push.deliver(one, Message::new("x")).await.unwrap_err();
+    assert!(refused.closed().is_some(), "{refused:?}");
+    assert_eq!(world.paused().await, []);
+    let origin = Origin::parse(FCM).unwrap();
+    push.open_gate(&origin).await.unwrap();
+    push.deliver(one, Message::new("x")).await.unwrap();
 }

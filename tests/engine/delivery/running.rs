@@ -35,20 +35,21 @@ async fn one_attempt_waits(world: &World) {
     assert_eq!(stats.leased, 2, "one waits");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn run_delivers_the_queue_and_stops_on_shutdown() {
     let world = World::at(FCM).await;
     let (browser, _) = world.subscriber().await;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(world.push.run(async { stopped.await.unwrap_or_default() }));
+    tokio::time::sleep(MINUTE).await;
     let broadcast = world.enqueue().await;
-    assert_eq!(browser.next().await.text(), Some("x"));
+    assert_eq!(soon(browser.next()).await.text(), Some("x"));
     drop(stop);
-    running.await.unwrap().unwrap();
+    soon(running).await.unwrap().unwrap();
     assert_eq!(world.status(broadcast).await.state, BroadcastState::Done);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn run_starts_and_delivers_while_the_pauses_cannot_be_read() {
     let world = World::at(FCM).await;
     let store = Arc::new(TamperedStore::over(&world.store));
@@ -62,7 +63,7 @@ async fn run_starts_and_delivers_while_the_pauses_cannot_be_read() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let mut running = tokio::spawn(push.run(async { stopped.await.unwrap_or_default() }));
     tokio::select! {
-        message = browser.next() => assert_eq!(message.text(), Some("x")),
+        message = soon(browser.next()) => assert_eq!(message.text(), Some("x")),
         ended = &mut running => panic!("{ended:?}"),
     }
     drop(stop);

@@ -3,6 +3,7 @@
 use tower_web_push::Broadcast;
 use tower_web_push::subscription::Subscription;
 
+use super::order::tampered;
 use super::world::*;
 
 #[tokio::test]
@@ -189,4 +190,27 @@ async fn a_stored_endpoint_without_the_shape_of_its_push_service_is_not_asked_an
     let rows = [SubscriptionRef::Id(new.id)];
     let row = world.store.get(&rows).await.unwrap().remove(0).unwrap();
     assert!(row.retired.is_none() && row.stale_since.is_none());
+}
+
+/// The store fails in the middle of a large audience: what is known of those before stays known.
+#[tokio::test(start_paused = true)]
+async fn a_direct_send_that_stops_keeps_the_effects_of_earlier_pages() {
+    const PAGE: usize = 500;
+    let world = World::at(FCM).await;
+    let mut rows = world.subscribers(3 * PAGE).await;
+    rows.sort_by_key(|(_, row)| row.subscription.endpoint().key());
+    let gone = rows[0].1.subscription.endpoint();
+    let answer = Answer::status(StatusCode::GONE);
+    world.service.script(When::endpoint(gone), answer);
+    let (store, push) = tampered(&world).await;
+    store.delay("page", Duration::from_secs(1));
+    let stops = async {
+        // The third page is being read.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        store.fail("page");
+    };
+    let (sent, ()) = tokio::join!(push.send(Audience::All, Message::new("x")), stops);
+    sent.unwrap_err();
+    assert!((1..=2 * PAGE as u64).contains(&world.asked()));
+    assert!(world.record(&rows[0].1).await.retired.is_some());
 }

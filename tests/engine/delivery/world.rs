@@ -5,6 +5,7 @@ use std::sync::Arc;
 pub(crate) use std::time::Duration;
 
 pub(crate) use http::StatusCode;
+use tokio::time::timeout;
 pub(crate) use tower_web_push::broadcast::{BroadcastId, BroadcastState, BroadcastStatus, Counts};
 pub(crate) use tower_web_push::clock::{Clock as _, Timestamp};
 pub(crate) use tower_web_push::deliver::{EndpointPolicy, RetryPolicy};
@@ -21,6 +22,10 @@ pub(crate) use tower_web_push::vapid::KeyId;
 pub(crate) use tower_web_push::{Audience, Message, WebPush, WebPushBuilder};
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+/// The poll interval of all workers here: what a worker was not woken for, it finds an hour later.
+const POLL_INTERVAL: Duration = Duration::from_secs(3600);
+/// Less than all pauses after which a worker looks again by itself.
+const SOON: Duration = Duration::from_millis(500);
 pub(crate) const FCM: &str = "https://fcm.googleapis.com";
 pub(crate) const MOZILLA: &str = "https://updates.push.services.mozilla.com";
 pub(crate) const APPLE: &str = "https://web.push.apple.com";
@@ -168,6 +173,13 @@ fn builder(store: &Arc<MemoryStore>, clock: &ManualClock) -> WebPushBuilder {
         .store(Arc::clone(store))
         .clock(clock.clone())
         .endpoint_policy(EndpointPolicy::public_hosts())
+        .poll_interval(POLL_INTERVAL)
+}
+
+/// Waits, in paused time, for what a running worker does when it is woken: a wake that is lost is not made good for in this time.
+pub(crate) async fn soon<T>(wait: impl Future<Output = T>) -> T {
+    let within = timeout(SOON, wait).await;
+    within.expect("the worker was not woken")
 }
 
 pub(crate) fn counts(set: impl FnOnce(&mut Counts)) -> Counts {

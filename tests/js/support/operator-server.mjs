@@ -44,12 +44,12 @@ export class OperatorServer {
     return this.requests.filter((request) => request.method === method && request.path === path).map(({ body }) => body);
   }
 
-  async fetch(url, { method = "GET", body, headers = {} } = {}) {
+  async fetch(url, { method = "GET", body, headers = {}, credentials } = {}) {
     if (!url.startsWith(MOUNT)) throw new Error(`${url} is not the server's`);
     const path = url.slice(MOUNT.length);
     const parsed = body === undefined ? undefined : JSON.parse(body);
     if (body !== undefined && headers["content-type"] !== "application/json") return problem(415, "unsupported_media_type", "Not JSON.");
-    this.requests.push({ method, path, body: parsed, headers });
+    this.requests.push({ method, path, body: parsed, headers, credentials });
     await new Promise(setImmediate);
     const answer = (await this.intercept(method, path, parsed)) ?? this.#answer(method, path, parsed, headers.authorization);
     answer.headers.set("date", new Date(this.now).toUTCString());

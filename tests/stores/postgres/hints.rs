@@ -6,15 +6,18 @@ use futures_util::FutureExt as _;
 use futures_util::future::{Either, join3, select};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::NoTls;
+use tokio_postgres::types::ToSql;
 use tower_web_push::WebPush;
-use tower_web_push::broadcast::{Audience, BroadcastState};
+use tower_web_push::broadcast::{Audience, Broadcast, BroadcastState, OutboxDialect};
 use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::deliver::EndpointPolicy;
 use tower_web_push::message::Message;
+use tower_web_push::schedule::{DailyTime, Plan, Schedule, ScheduleLabel};
 use tower_web_push::store::deadpool_postgres::{Manager, Pool};
 use tower_web_push::store::{
-    Changes, DeliveryLedger as _, NewSubscription, Opened, PostgresStore, StoreErrorKind,
-    SubscriptionLimits, SubscriptionStore as _,
+    Changes, DeliveryLedger as _, Fired, Firing, NewSubscription, Opened, OutboxRefusal,
+    OutboxSettlement, PostgresStore, ScheduleStore as _, StoreErrorKind, SubscriptionLimits,
+    SubscriptionStore as _,
 };
 use tower_web_push::testing::TestPushService;
 use tower_web_push::vapid::KeyId;
@@ -24,6 +27,12 @@ use crate::support::servers::{Kind, Server};
 
 async fn heard(changes: &mut Changes) {
     timeout(LIMIT, changes.next()).await.expect("no hint came");
+}
+
+/// The hints so far are read, and there is none for a while.
+async fn unheard(changes: &mut Changes) {
+    let another = timeout(Duration::from_millis(300), changes.next());
+    another.await.expect_err("a hint for nothing");
 }
 
 #[tokio::test]
@@ -46,6 +55,75 @@ async fn what_is_opened_or_given_back_elsewhere_is_heard() {
     for _ in 0..20 {
         here.open(&broadcast(), at(0)).await.unwrap();
     }
+    heard(&mut changes).await;
+}
+
+/// Pausing is no work for others. Letting go on is.
+#[tokio::test]
+async fn what_goes_on_elsewhere_is_heard() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let (here, there) = (schema.store().await, schema.store().await);
+    let mut changes = there.changes();
+    heard(&mut changes).await;
+    let id = sending(&here, 2).await.id;
+    heard(&mut changes).await;
+    unheard(&mut changes).await;
+    here.hold(id, true, at(0)).await.unwrap();
+    unheard(&mut changes).await;
+    here.hold(id, false, at(0)).await.unwrap();
+    heard(&mut changes).await;
+}
+
+/// A schedule that is new, and one that has fired: a broadcast was opened.
+#[tokio::test]
+async fn what_is_scheduled_or_fired_elsewhere_is_heard() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let (here, there) = (schema.store().await, schema.store().await);
+    let mut changes = there.changes();
+    heard(&mut changes).await;
+    let plan = Plan::Application {
+        label: ScheduleLabel::parse("digest").unwrap(),
+        to: Audience::All,
+        message: Message::new("x"),
+    };
+    let schedule = Schedule::new(plan, DailyTime::new(9, 0).unwrap(), at(60));
+    here.put_schedule(&schedule).await.unwrap();
+    heard(&mut changes).await;
+    unheard(&mut changes).await;
+    let firing = Firing::new(&schedule, at(86_460), Some(broadcast()));
+    let fired = here.fire(&[firing], at(60)).await.unwrap();
+    assert_eq!(fired, [Fired::Fired]);
+    heard(&mut changes).await;
+}
+
+/// An entry that was refused waits again.
+#[tokio::test]
+async fn what_is_retried_elsewhere_is_heard() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let (here, there) = (schema.store().await, schema.store().await);
+    let mut changes = there.changes();
+    heard(&mut changes).await;
+    let message = r#"{"titel":"x"}"#;
+    let entry = OutboxDialect::Postgres {
+        schema: &schema.name,
+    };
+    let entry = Broadcast::to(Audience::All, Message::without_payload()).outbox_statement(entry);
+    let application = client(&schema.url).await;
+    let values: [&(dyn ToSql + Sync); 3] = [&"\"all\"", &message, &"{}"];
+    application.query_one(&entry.sql, &values).await.unwrap();
+    heard(&mut changes).await;
+    let seq = here.outbox(1).await.unwrap()[0].seq;
+    let refusal = OutboxRefusal::new("missing_content", "a title or a payload");
+    let refused = [(seq, OutboxSettlement::Refuse(refusal))];
+    here.settle_outbox(&refused, at(0)).await.unwrap();
+    unheard(&mut changes).await;
+    assert!(here.retry_outbox(seq).await.unwrap());
     heard(&mut changes).await;
 }
 

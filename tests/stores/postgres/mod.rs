@@ -5,6 +5,7 @@ mod damage;
 mod hammer;
 mod hints;
 mod marks;
+mod numbers;
 mod opening;
 mod outages;
 mod outbox;

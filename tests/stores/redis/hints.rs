@@ -5,7 +5,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tower_web_push::broadcast::Audience;
 use tower_web_push::message::Message;
-use tower_web_push::store::{DeliveryLedger, NewBroadcast, RedisStore};
+use tower_web_push::schedule::{DailyTime, Plan, Schedule, ScheduleLabel};
+use tower_web_push::store::{
+    DeliveryLedger, Fired, Firing, NewBroadcast, RedisStore, ScheduleStore as _,
+};
 
 use super::world::{at, claim, fresh_prefix, sending, store};
 use crate::support::servers::{Kind, Server, shared};
@@ -45,6 +48,40 @@ async fn opening_or_releasing_on_another_handle_gives_a_hint() {
             timeout(SHORT, hints.next()).await.is_err(),
             "it is not ours"
         );
+    }
+}
+
+/// Pausing is no work for others. Letting go on is, and so are a schedule and what it fires.
+#[tokio::test]
+async fn letting_go_on_scheduling_or_firing_on_another_handle_gives_a_hint() {
+    for kind in [Kind::Redis, Kind::Valkey] {
+        let Some(url) = shared(kind) else {
+            continue;
+        };
+        let prefix = fresh_prefix();
+        let (here, there) = (store(&url, &prefix).await, store(&url, &prefix).await);
+        let mut hints = here.changes();
+        timeout(LONG, hints.next()).await.unwrap();
+        let id = sending(&there, 2, 1).await;
+        timeout(LONG, hints.next()).await.unwrap();
+        there.hold(id, true, at(0)).await.unwrap();
+        assert!(timeout(SHORT, hints.next()).await.is_err(), "for a pause");
+        there.hold(id, false, at(0)).await.unwrap();
+        timeout(LONG, hints.next()).await.expect("it goes on");
+        let plan = Plan::Application {
+            label: ScheduleLabel::parse("digest").unwrap(),
+            to: Audience::All,
+            message: Message::new("x"),
+        };
+        let schedule = Schedule::new(plan, DailyTime::new(9, 0).unwrap(), at(60));
+        there.put_schedule(&schedule).await.unwrap();
+        timeout(LONG, hints.next()).await.expect("a schedule");
+        assert!(timeout(SHORT, hints.next()).await.is_err(), "for nothing");
+        let new = NewBroadcast::new(Audience::All, Message::new("x"), at(3600));
+        let firing = Firing::new(&schedule, at(86_460), Some(new));
+        let fired = there.fire(&[firing], at(60)).await.unwrap();
+        assert_eq!(fired, [Fired::Fired]);
+        timeout(LONG, hints.next()).await.expect("it has fired");
     }
 }
 

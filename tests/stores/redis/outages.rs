@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome};
+use tower_web_push::broadcast::{Audience, BroadcastId, BroadcastState, FinalOutcome};
 use tower_web_push::message::Message;
+use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule};
 use tower_web_push::store::{
-    CountFilter, DeliveryLedger, Liveness, NewBroadcast, Pause, PauseReason, PortableStore as _,
-    RedisStore, ScheduleStore, Settled, Settlement, StoreErrorKind, SubscriptionLimits,
-    SubscriptionRecord, SubscriptionRef, SubscriptionStore as _, Tally,
+    Change, CountFilter, Cursor, DeliveryLedger, Liveness, NewBroadcast, NewDelivery, PageWrite,
+    Pause, PauseReason, PortableStore as _, RedisStore, ScheduleStore, Settled, Settlement,
+    StoreErrorKind, SubscriptionLimits, SubscriptionRecord, SubscriptionRef,
+    SubscriptionStore as _, Tally,
 };
 
 use super::world::{ask, at, claim, endpoint, sending, status, subscription};
@@ -229,6 +231,73 @@ async fn a_full_server_takes_no_subscriptions_in_and_changes_those_it_has() {
         upsert(0).await.unwrap();
         assert_eq!(store.put(&[newer]).await.unwrap(), [true]);
         assert_eq!(store.count(&filter, at(1)).await.unwrap(), before);
+    }
+}
+
+/// What ends or removes something works on a full server, called first by a process whose scripts are not cached.
+#[tokio::test]
+async fn a_full_server_lets_everything_end() {
+    const DAY: i64 = 86_400;
+    for kind in [Kind::Redis, Kind::Valkey] {
+        let Some(server) = Server::start(kind, &[]).await else {
+            continue;
+        };
+        let store = patient(&server).await;
+        let paused = sending(&store, 30, 2).await;
+        let limits = SubscriptionLimits::default();
+        let mut of_alice = subscription(0);
+        of_alice.principal = Some("alice".into());
+        let expiring = {
+            let mut new = subscription(1);
+            new.subscription = new.subscription.with_expiration_time(Some(at(5)));
+            new
+        };
+        for new in [&of_alice, &expiring] {
+            store.upsert(new, &limits, at(0)).await.unwrap();
+        }
+        let mut to_alice = NewBroadcast::new(Audience::user("alice"), Message::new("x"), at(9999));
+        to_alice.recipients = 1;
+        store.open(&to_alice, at(0)).await.unwrap();
+        let row = NewDelivery::new(endpoint(0).key(), endpoint(0).origin().clone());
+        let written = store
+            .enqueue_page(to_alice.id, &Cursor::Start, &[row], &Cursor::End, at(0))
+            .await;
+        assert_eq!(written.unwrap(), PageWrite::Stored);
+        let plan = Plan::Subscriber {
+            subscription: of_alice.id,
+            notify_type: NotifyType::DirectNotification,
+            message: None,
+        };
+        let schedule = Schedule::new(plan, DailyTime::new(9, 0).unwrap(), at(DAY));
+        store.put_schedule(&schedule).await.unwrap();
+        let _: String = ask(&server.url(), &["CONFIG", "SET", "maxmemory", "1"]).await;
+
+        for is_held in [true, false] {
+            let held = patient(&server).await.hold(paused, is_held, at(1)).await;
+            let state = held.unwrap().unwrap().state;
+            assert_eq!(state == BroadcastState::Paused, is_held);
+        }
+        let moved = patient(&server).await;
+        moved
+            .move_schedules(of_alice.id, expiring.id)
+            .await
+            .unwrap();
+        let left = moved.schedules(Some(of_alice.id)).await.unwrap();
+        let there = moved.schedules(Some(expiring.id)).await.unwrap();
+        assert_eq!((left.len(), there.len()), (0, 1));
+        let row = SubscriptionRef::Key(endpoint(0).key());
+        let row = store.get(&[row]).await.unwrap().remove(0).unwrap();
+        let erasing = patient(&server).await;
+        let erased = erasing.erase(&"alice".into(), &[row], at(1)).await.unwrap();
+        assert_eq!((erased.deliveries, erased.broadcasts), (1, 1));
+        let expired = patient(&server).await.expire(100, at(3600)).await.unwrap();
+        assert_eq!(expired, 30);
+        let purge = Change::Purge {
+            before: at(0),
+            expired_before: at(9),
+        };
+        let purged = patient(&server).await.apply(&[purge], at(10)).await;
+        assert_eq!(purged.unwrap(), 1);
     }
 }
 

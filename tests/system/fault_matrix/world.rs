@@ -52,7 +52,7 @@ impl Backend {
         &[Self::Memory, Self::Sqlite, Self::Postgres, Self::Redis];
 }
 
-/// All four contracts.
+/// The contracts that a server needs.
 pub(crate) trait Stores: SubscriptionStore + VapidKeyStore + ScheduleStore {}
 impl<T: SubscriptionStore + VapidKeyStore + ScheduleStore> Stores for T {}
 

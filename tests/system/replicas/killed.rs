@@ -15,6 +15,11 @@ use crate::support::servers::Kind;
 const RECIPIENTS: usize = 4_000;
 /// A server claims several times a second while it sends, so that its last lease ends later than this.
 const BEFORE_THE_LEASE_ENDS: Duration = Duration::from_secs(LEASE.as_secs() - 5);
+/// What a process says when it has made the rows of another one due.
+const RESCUE: &str = "has ended without settling its rows";
+/// The longest time from the last sign of life of a process to the rescue of its rows. The last second is that between two looks
+/// of the others.
+const RESCUED_WITHIN: Duration = Duration::from_secs(5 + 1);
 /// For what was sent before a server was stopped, to arrive. Others take its rows later.
 const ON_THE_WAY: Duration = Duration::from_secs(1);
 
@@ -38,9 +43,11 @@ async fn the_rows_of_a_killed_server_are_sent_by_the_other(kind: Kind) {
     is_sending(&killed).await;
     killed.process.kill().await;
     let killed_at = now();
+    is_rescued(&other, killed_at).await;
     other.done(&broadcast, RECIPIENTS).await;
     assert!(now().since(killed_at) < BEFORE_THE_LEASE_ENDS);
     let doubles = doubles(&world, &[killed_at], None);
+    assert!(doubles <= IN_FLIGHT, "{doubles}");
     println!("{kind:?}: {doubles} doubles of {RECIPIENTS}");
     assert_eq!(other.process.terminate().await.code(), Some(0));
 }
@@ -68,9 +75,12 @@ async fn the_rows_of_a_killed_server_are_sent_by_the_next_one(kind: Kind) {
     killed.process.kill().await;
     let killed_at = now();
     let next = world.start("hyper_server").await;
+    // It has to see for itself that the other one gives no sign of life.
+    is_rescued(&next, now()).await;
     next.done(&broadcast, 300).await;
     assert!(now().since(killed_at) < BEFORE_THE_LEASE_ENDS);
-    doubles(&world, &[killed_at], None);
+    let doubles = doubles(&world, &[killed_at], None);
+    assert!(doubles <= IN_FLIGHT, "{doubles}");
     assert_eq!(next.process.terminate().await.code(), Some(0));
 }
 
@@ -96,11 +106,7 @@ async fn a_server_that_was_stopped_begins_nothing_that_others_have_sent(kind: Ki
     world.traffic.taken(RECIPIENTS / 4).await;
     is_sending(&stopped).await;
     let stopped_at = stop(kind, &world, &stopped).await;
-    until("the others take its rows", async || {
-        let printed = other.process.printed();
-        printed.contains("has ended without settling its rows")
-    })
-    .await;
+    is_rescued(&other, stopped_at).await;
     let some = world.traffic.number_taken() + RECIPIENTS / 10;
     world.traffic.taken(some.min(RECIPIENTS)).await;
     let continued_at = now();
@@ -191,6 +197,10 @@ async fn nothing_is_lost_by_kills_in_a_row(kind: Kind) {
     let all = RECIPIENTS * kills;
     assert_eq!(world.traffic.by_delivery().len(), all);
     println!("{kind:?}: {doubles} doubles of {all}");
+    assert!(
+        doubles <= kills * IN_FLIGHT,
+        "{doubles} after {kills} kills"
+    );
     recorder.check(&world, all).await;
     for server in [first, second] {
         assert_eq!(server.process.terminate().await.code(), Some(0));
@@ -210,6 +220,26 @@ async fn is_sending(server: &Replica) {
         server.metric("web_push_in_flight").await > 0.0
     })
     .await;
+}
+
+/// Waits until a server has made the rows of another one due, which it did in time: by the moment in its log, however busy this
+/// machine is afterwards.
+async fn is_rescued(by: &Replica, silent_since: Timestamp) {
+    let mut line = None;
+    until("the others take its rows", async || {
+        let printed = by.process.printed();
+        let found = printed.lines().find(|line| line.contains(RESCUE));
+        line = found.map(str::to_owned);
+        line.is_some()
+    })
+    .await;
+    let line = line.unwrap();
+    let moment = line.split_whitespace().next().unwrap();
+    let moment: jiff::Timestamp = moment.parse().unwrap_or_else(|_| panic!("{line}"));
+    let moment = Timestamp::from_millis(moment.as_millisecond());
+    let silence = moment.since(silent_since);
+    println!("rescued after {silence:?}");
+    assert!(silence <= RESCUED_WITHIN, "{silence:?}");
 }
 
 /// Everything was sent, and again only what was under way when a server ended. Returns the number of those.
