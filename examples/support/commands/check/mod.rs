@@ -1,23 +1,20 @@
 //! `check`: what is wrong with a server before it starts, or why a subscriber gets nothing.
 
+mod names;
+mod subscription;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
+use tower_web_push::WebPush;
 use tower_web_push::clock::Timestamp;
-use tower_web_push::deliver::{DeliveryError, EndpointPolicy, Outcome};
-use tower_web_push::message::{Message, Ttl};
-use tower_web_push::store::{
-    MemoryStore, RetireReason, StoredVapidKey, SubscriptionRecord, SubscriptionRef,
-    VapidKeyStore as _,
-};
-use tower_web_push::subscription::{Endpoint, SubscriptionId};
+use tower_web_push::store::{MemoryStore, StoredVapidKey, VapidKeyStore as _};
 use tower_web_push::vapid::KeyId;
-use tower_web_push::{Notification, WebPush};
 
+use self::names::{check_host, check_names, check_policy};
+use self::subscription::{check_pause, check_row, find, send};
 use super::super::causes::with_causes;
 use super::super::flags::Flags;
 use super::super::settings::Settings;
@@ -37,23 +34,10 @@ pub(crate) struct Arguments {
     send: bool,
 }
 
-/// The longest wait for a name server or a push service.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest difference of clocks at which workers deliver.
 const SKEW: Duration = Duration::from_secs(10);
 /// The age of the oldest due message from which on it seems that no worker runs.
 const LATE: Duration = Duration::from_secs(300);
-
-/// Hosts of the browsers' push services, with endpoints as they make them.
-const PUSH_SERVICES: [(&str, &str); 4] = [
-    ("Chrome", "https://fcm.googleapis.com/fcm/send/x"),
-    (
-        "Firefox",
-        "https://updates.push.services.mozilla.com/wpush/v2/x",
-    ),
-    ("Safari", "https://web.push.apple.com/x"),
-    ("Edge", "https://wns2-by3p.notify.windows.com/w/?token=x"),
-];
 
 /// Prints findings and counts those that are wrong.
 #[derive(Default)]
@@ -125,21 +109,21 @@ async fn check_all(arguments: &Arguments, settings: Settings, findings: &mut Fin
     check_writing(&*store, findings).await;
     check_queue(&*store, findings).await;
     let keys = check_keys(&settings, &*store, findings).await;
+    let ids = known_keys(&settings, &*store).await;
+    let ids = ids.as_deref();
+    check_their_rows(ids, &*store, findings).await;
     if let Some(name) = &arguments.subscription {
         let found = find(name, &*store).await;
         match found {
             Ok(row) => {
-                check_row(&row, &policy, findings);
+                check_row(&row, &policy, ids, findings);
+                check_pause(&row, &*store, findings).await;
                 check_host(&row, findings).await;
                 if let (true, Some(keys)) = (arguments.send, keys) {
                     send(&settings, &keys, &row, findings).await;
                 }
             }
-            Err(why) => findings.wrong(
-                format!("subscription: {why}"),
-                "Its browser has unsubscribed, was never here, or the row was purged 30 days after it had ended: the page has to \
-                 subscribe again.",
-            ),
+            Err((why, hint)) => findings.wrong(format!("subscription: {why}"), hint),
         }
     }
 }
@@ -274,6 +258,48 @@ async fn check_keys(
     }
 }
 
+/// The ids of the VAPID keys that a server on this store has.
+async fn known_keys(settings: &Settings, store: &dyn WholeStore) -> Option<Vec<KeyId>> {
+    // An error was found before.
+    let keys = store.keys().await.ok()?;
+    let mut ids: Vec<_> = keys.iter().map(|key| key.id).collect();
+    if let Some(key) = &settings.vapid_private_key {
+        let id = KeyId::of(key.public_key());
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    Some(ids)
+}
+
+/// Whether subscriptions name keys that nobody has: after the restoration of an old backup, for example.
+async fn check_their_rows(keys: Option<&[KeyId]>, store: &dyn WholeStore, findings: &mut Findings) {
+    let Some(keys) = keys else {
+        return;
+    };
+    let now = Timestamp::from(SystemTime::now());
+    match store.count_live(keys, now).await {
+        Ok(counts) => {
+            let known: u64 = counts.by_vapid_key.values().sum();
+            let lost = counts.total().saturating_sub(known);
+            if lost > 0 {
+                findings.wrong(
+                    format!(
+                        "keys: {lost} of {} subscriptions were made with a VAPID key that the store does not have, and get nothing",
+                        counts.total()
+                    ),
+                    "Restore the key from a backup, or set VAPID_PRIVATE_KEY to it. If it is lost for ever, `give-up-key` lets their \
+                     pages subscribe again.",
+                );
+            }
+        }
+        Err(error) => findings.wrong(
+            format!("keys: {}", with_causes(error)),
+            "The subscriptions cannot be counted.",
+        ),
+    }
+}
+
 /// Builds what the server would build, with these keys in a store of its own: a start encrypts them again if the
 /// KEY_ENCRYPTION_KEY has changed, and the check changes nothing.
 async fn build(
@@ -303,256 +329,4 @@ async fn build(
         builder = builder.extra_root_ca_pem(pem.clone());
     }
     builder.build().await.map_err(with_causes)
-}
-
-fn check_policy(policy: &EndpointPolicy, findings: &mut Findings) {
-    if policy.allows_local() {
-        findings.note("policy: ENDPOINT_POLICY=local is for tests only");
-        return;
-    }
-    let mut refused = Vec::new();
-    for (browser, endpoint) in PUSH_SERVICES {
-        let is_allowed = Endpoint::parse(endpoint).is_ok_and(|it| policy.check(&it).is_ok());
-        if !is_allowed {
-            refused.push(browser);
-        }
-    }
-    match refused.len() {
-        0 => findings.ok("policy: the push services of all browsers are allowed"),
-        4 => findings.note(
-            "policy: ENDPOINT_POLICY allows no browser's push service, only hosts of its list",
-        ),
-        _ => findings.note(format!(
-            "policy: ENDPOINT_POLICY refuses the push service of {}",
-            refused.join(", ")
-        )),
-    }
-}
-
-async fn check_names(policy: &EndpointPolicy, findings: &mut Findings) {
-    if policy.allows_local() {
-        return;
-    }
-    for (browser, endpoint) in PUSH_SERVICES {
-        let Ok(endpoint) = Endpoint::parse(endpoint) else {
-            continue;
-        };
-        if policy.check(&endpoint).is_err() {
-            continue;
-        }
-        let host = host_and_port(&endpoint);
-        match resolve(&host).await {
-            Ok(_) => findings.ok(format!("names: {host} ({browser})")),
-            Err(why) => findings.wrong(
-                format!("names: {host} ({browser}): {why}"),
-                "Does this machine reach a name server, and may it reach the Internet?",
-            ),
-        }
-    }
-}
-
-fn host_and_port(endpoint: &Endpoint) -> String {
-    let origin = endpoint.origin();
-    let origin = origin.as_str();
-    let (scheme, host) = origin.split_once("://").unwrap_or(("https", origin));
-    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| {
-        !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit())
-    });
-    match (has_port, scheme) {
-        (true, _) => host.to_owned(),
-        (false, "http") => format!("{host}:80"),
-        (false, _) => format!("{host}:443"),
-    }
-}
-
-async fn resolve(host: &str) -> Result<Vec<std::net::SocketAddr>, String> {
-    match timeout(PATIENCE, lookup_host(host)).await {
-        Ok(Ok(found)) => {
-            let found: Vec<_> = found.collect();
-            match found.is_empty() {
-                true => Err("it has no address".to_owned()),
-                false => Ok(found),
-            }
-        }
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer within 10 seconds".to_owned()),
-    }
-}
-
-/// Finds a subscription by its id, or by the endpoint in a file.
-async fn find(name: &str, store: &dyn WholeStore) -> Result<SubscriptionRecord, String> {
-    let which = match name.parse::<SubscriptionId>() {
-        Ok(id) => SubscriptionRef::Id(id),
-        Err(_) => {
-            let text = std::fs::read_to_string(name)
-                .map_err(|error| format!("neither an id nor a file: {error}"))?;
-            let endpoint = Endpoint::parse(text.trim());
-            let endpoint = endpoint.map_err(|error| format!("{name}: {}", with_causes(error)))?;
-            SubscriptionRef::from(&endpoint)
-        }
-    };
-    let found = store.get(&[which]).await;
-    let found = found.map_err(with_causes)?;
-    let row = found.into_iter().next().flatten();
-    row.ok_or_else(|| "the store does not have it".to_owned())
-}
-
-/// Says whether messages go to it, and why not.
-fn check_row(row: &SubscriptionRecord, policy: &EndpointPolicy, findings: &mut Findings) {
-    let now = Timestamp::from(SystemTime::now());
-    let ago = |at: Timestamp| format!("{} hours ago", now.since(at).as_secs() / 3600);
-    let name = format!("subscription {}", row.id);
-    let service = tower_web_push::push_service::PushService::of(row.subscription.endpoint());
-    findings.note(format!(
-        "{name}: at {service}, last registered {}, {}",
-        ago(row.last_seen_at),
-        match row.last_success_at {
-            Some(at) => format!("a message was last accepted {}", ago(at)),
-            None => "no message was ever accepted".to_owned(),
-        }
-    ));
-    if let Some(retired) = row.retired {
-        let why = match retired.reason {
-            RetireReason::Gone => "the push service said that it does not exist any more",
-            RetireReason::HostNotFound => "the host of its endpoint does not exist",
-            RetireReason::BadRequest => "the push service refused every request for weeks",
-            _ => retired.reason.as_str(),
-        };
-        findings.wrong(
-            format!("{name}: retired {}: {why}", ago(retired.at)),
-            "It gets no messages. The page has to subscribe again, which the browser client does at the next visit.",
-        );
-    } else if let Some(since) = row.stale_since {
-        findings.wrong(
-            format!("{name}: stale since {}: it was made with a VAPID key that this store does not have", ago(since)),
-            "It gets no messages. Import the old key, or wait for the page to subscribe again with the new one.",
-        );
-    } else if !row.is_live(now) {
-        findings.wrong(
-            format!("{name}: its expiration time is past"),
-            "It gets no messages. The page has to subscribe again.",
-        );
-    } else {
-        findings.ok(format!("{name}: it gets messages"));
-    }
-    if row.failure_streak > 0 {
-        findings.note(format!(
-            "{name}: the last {} attempts failed, the first of them {}",
-            row.failure_streak,
-            row.failing_since.map_or_else(String::new, ago)
-        ));
-    }
-    if let Err(error) = policy.check(row.subscription.endpoint()) {
-        findings.wrong(
-            format!(
-                "{name}: ENDPOINT_POLICY refuses its endpoint: {}",
-                with_causes(error)
-            ),
-            "Messages to it end as `refused`. Add its host to ENDPOINT_POLICY if you trust it.",
-        );
-    }
-}
-
-/// Connects to the host of the endpoint, without a request.
-async fn check_host(row: &SubscriptionRecord, findings: &mut Findings) {
-    let host = host_and_port(row.subscription.endpoint());
-    let addresses = match resolve(&host).await {
-        Ok(addresses) => addresses,
-        Err(why) => {
-            findings.wrong(
-                format!("{host}: {why}"),
-                "Nothing can be sent there from this machine.",
-            );
-            return;
-        }
-    };
-    match timeout(PATIENCE, TcpStream::connect(&*addresses)).await {
-        Ok(Ok(_)) => findings.ok(format!("{host}: it can be reached")),
-        Ok(Err(error)) => findings.wrong(
-            format!("{host}: {error}"),
-            "Is there a firewall that lets nothing out?",
-        ),
-        Err(_) => findings.wrong(
-            format!("{host}: no connection within 10 seconds"),
-            "Is there a firewall that lets nothing out?",
-        ),
-    }
-}
-
-/// Sends a message that is signed with the key with which the row was made.
-async fn send(
-    settings: &Settings,
-    keys: &[StoredVapidKey],
-    row: &SubscriptionRecord,
-    findings: &mut Findings,
-) {
-    let Some(key) = keys.iter().find(|key| key.id == row.vapid_key) else {
-        findings.wrong(
-            "sent: nothing, since the store does not have the VAPID key of the subscription",
-            "Import the old key, or wait for the page to subscribe again with the new one.",
-        );
-        return;
-    };
-    let mut key = key.clone();
-    // `deliver` signs with the active one.
-    key.active = true;
-    let push = match build(settings, &[key], None).await {
-        Ok(push) => push,
-        Err(why) => {
-            findings.wrong(format!("sent: nothing: {why}"), "See above.");
-            return;
-        }
-    };
-    let test = Notification::new("Test Notification").body("This is a test notification.");
-    let message = Message::from(test).with_ttl(Ttl::from_secs(60));
-    match push.deliver(&row.subscription, message).await {
-        Ok(_) => findings.ok(
-            "sent: the push service accepted a test notification; if the device shows none, the browser does not run, \
-             notifications are switched off there, or its service worker shows nothing",
-        ),
-        Err(error) => {
-            let hint = in_words(&error);
-            let status = error.status().map(|status| format!(" ({status})"));
-            findings.wrong(
-                format!(
-                    "sent: {}{}: {}",
-                    error.outcome(),
-                    status.unwrap_or_default(),
-                    with_causes(error)
-                ),
-                hint,
-            );
-        }
-    }
-}
-
-/// What an answer means, and what to do.
-fn in_words(error: &DeliveryError) -> &'static str {
-    match error.outcome() {
-        Outcome::Gone => {
-            "The subscription does not exist any more: its user has unsubscribed, or the browser has made a new one. The next \
-             message retires it."
-        }
-        Outcome::KeyMismatch => {
-            "It was made with another VAPID key than the one that the store has for it. If another key of this store fits, messages \
-             reach it all the same; else the page has to subscribe again."
-        }
-        Outcome::SenderFault => {
-            "The push service refuses this sender: check the contact (VAPID_SUBJECT) and the clock of this machine. No \
-             subscription is at fault."
-        }
-        Outcome::TooLarge => "The message is larger than this push service accepts.",
-        Outcome::BadRequest => {
-            "The push service will never accept this request: is the endpoint one of a push service?"
-        }
-        Outcome::RateLimited => {
-            "Too many requests: it has to be tried again later, as the server does by itself."
-        }
-        Outcome::Transient => {
-            "The network or the push service failed: it has to be tried again later, as the server does by itself. If it stays, \
-             check the firewall and the proxy."
-        }
-        Outcome::Refused => "ENDPOINT_POLICY does not allow this endpoint.",
-        _ => "See the guide, what the push service said.",
-    }
 }
