@@ -31,6 +31,7 @@ mod users;
 
 use std::env;
 use std::error::Error;
+use std::fmt;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -41,8 +42,9 @@ use http::{HeaderValue, Method};
 use tokio::time::sleep;
 use tower_http::cors::CorsLayer;
 use tower_web_push::api::{ApiSettings, WebPushLayer};
-use tower_web_push::store::SqliteStore;
+use tower_web_push::store::{SqliteStore, StoreErrorKind};
 use tower_web_push::subscription::Origin;
+use tower_web_push::vapid::KeyId;
 use tower_web_push::{Principal, WebPush};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -56,7 +58,7 @@ use self::causes::with_causes;
 use self::certificate::Certificate;
 use self::metrics::Metrics;
 use self::opening::NotReady;
-use self::settings::{Asked, Settings};
+use self::settings::{Asked, Errand, Settings};
 use self::shutdown::Shutdown;
 use self::spans::Spans;
 use self::store::StoreUrl;
@@ -79,7 +81,7 @@ pub(crate) struct Server {
 /// What the program was started for.
 enum Task {
     Serve(Acceptor),
-    Forget(Principal),
+    Once(Errand),
 }
 
 /// The prefixes of the API: one for the clients of each replaced server.
@@ -113,7 +115,10 @@ where
     let (mut server, store) = match start(settings).await {
         Ok(Some(started)) => started,
         Ok(None) => return ExitCode::SUCCESS,
-        Err(error) => return fail(2, error.as_ref()),
+        Err(error) => {
+            let code = if error.is::<Incomplete>() { 1 } else { 2 };
+            return fail(code, error.as_ref());
+        }
     };
     let spans = server.spans.take();
     let ended = drive(server, serve).await;
@@ -135,15 +140,35 @@ where
     }
 }
 
+/// What was to be done once has begun and failed.
+#[derive(Debug)]
+struct Incomplete(BoxError);
+
+impl fmt::Display for Incomplete {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it is not complete: run it again")
+    }
+}
+
+impl Error for Incomplete {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.0.as_ref())
+    }
+}
+
 fn fail(code: u8, error: &(dyn Error + 'static)) -> ExitCode {
     eprintln!("error: {}", with_causes(error));
     ExitCode::from(code)
 }
 
-/// The server, and the store if it is a file; `None` if a user was to be erased and is, or if the server was stopped while
+/// The server, and the store if it is a file; `None` if there was an errand, which is done, or if the server was stopped while
 /// it waited for its store.
 async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>)>, BoxError> {
-    let shutdown = Shutdown::listen()?;
+    let shutdown = match settings.errand {
+        // A signal ends it: it can be repeated.
+        Some(_) => Shutdown::by_hand().1,
+        None => Shutdown::listen()?,
+    };
     let extra_root_ca = settings.extra_root_ca_pem.as_deref();
     let exported = settings.collector.map(|to| to.start(extra_root_ca));
     let (layer, spans) = exported.transpose()?.unzip();
@@ -159,6 +184,8 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
     let log = log.with_filter(settings.log);
     tracing_subscriber::registry().with(layer).with(log).init();
     let metrics = Metrics::install()?;
+    process::describe();
+    let admin = Arc::new(settings.admin);
     // Before the client is built, whose own limit is a quarter of the open files.
     let limit = accept::connection_limit();
     tracing::info!(limit, "connections are limited");
@@ -187,7 +214,7 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
     }
 
     let cors = cors(&settings.allowed_origins)?;
-    let create_store = settings.create_store && settings.forget.is_none();
+    let create_store = settings.create_store && settings.errand.is_none();
     // Opening the file would create it. Databases on servers are checked by `build`.
     if let StoreUrl::Sqlite(path) = &settings.store
         && !create_store
@@ -195,7 +222,7 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
     {
         let path = path.display();
         let why = if settings.create_store {
-            "erase-user creates none"
+            "this command creates none"
         } else {
             "CREATE_STORE=false"
         };
@@ -206,8 +233,8 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
         None => WebPush::builder_without_contact(),
     };
     let open = || settings.store.open(new_builder(), None, extra_root_ca);
-    let mut task = match settings.forget {
-        Some(user) => Task::Forget(user),
+    let mut task = match settings.errand {
+        Some(errand) => Task::Once(errand),
         None => {
             let bind = settings.bind.to_string();
             let listeners = settings.bind.listen().await;
@@ -228,7 +255,7 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
     };
     let opened = match &mut task {
         // Its caller waits, and can try again.
-        Task::Forget(_) => open().await.map(Some),
+        Task::Once(_) => open().await.map(Some),
         Task::Serve(acceptor) => {
             // A file is there or not.
             let patience = match settings.store {
@@ -237,6 +264,8 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
             };
             let not_ready = NotReady {
                 has_contact: settings.contact.is_some(),
+                metrics: metrics.clone(),
+                admin: Arc::clone(&admin),
             };
             not_ready
                 .while_opening(acceptor, &shutdown, opening::patiently(patience, open))
@@ -254,7 +283,7 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
         .subscription_limits(settings.limits)
         .retire_at_most(settings.retire_at_most);
     let api = ApiSettings::new()
-        .authorizer(settings.admin)
+        .authorizer(admin)
         .allowed_origins(settings.allowed_origins)
         .public_tags(settings.public_tags)
         .require_principal(settings.require_principal)
@@ -279,8 +308,11 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
     let push = builder.build().await?;
     let acceptor = match task {
         Task::Serve(acceptor) => acceptor,
-        Task::Forget(user) => {
-            forget(push, &user).await?;
+        Task::Once(errand) => {
+            match errand {
+                Errand::Forget(user) => forget(push, &user).await.map_err(Incomplete)?,
+                Errand::GiveUpKey(key) => give_up(push, key).await?,
+            }
             if let Some(store) = store {
                 store.close().await?;
             }
@@ -325,6 +357,21 @@ async fn forget(push: WebPush, user: &Principal) -> Result<(), BoxError> {
         erased.schedules,
         erased.deliveries,
         erased.broadcasts
+    );
+    Ok(())
+}
+
+/// Gives up a VAPID key and prints the number.
+async fn give_up(push: WebPush, key: KeyId) -> Result<(), BoxError> {
+    let given_up = push.give_up_key(key).await.map_err(|error| {
+        let is_refused = error.kind() == StoreErrorKind::Misconfigured;
+        match is_refused {
+            true => BoxError::from(error),
+            false => Incomplete(error.into()).into(),
+        }
+    })?;
+    println!(
+        "given up {key}: {given_up} subscriptions are stale until their pages subscribe again"
     );
     Ok(())
 }

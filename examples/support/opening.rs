@@ -1,24 +1,28 @@
 //! Waiting for a database that is not up yet.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tower::Service;
+use tower_web_push::api::{AdminAction, AdminCredentials, Authorizer as _};
 use tower_web_push::store::{StoreError, StoreErrorKind};
 
 use super::accept::Acceptor;
 use super::causes::with_causes;
+use super::metrics::Metrics;
 use super::page::plain;
 use super::shutdown::Shutdown;
-use super::{PREFIXES, service_manager};
+use super::{PREFIXES, service_manager, site};
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -54,10 +58,12 @@ where
     }
 }
 
-/// Answers while the store is opened: `/live` as always, `/ready` and everything else by 503.
-#[derive(Clone, Copy)]
+/// Answers while the store is opened: `/live` as always, `/metrics` with what there is, `/ready` and everything else by 503.
+#[derive(Clone)]
 pub(super) struct NotReady {
     pub(super) has_contact: bool,
+    pub(super) metrics: Metrics,
+    pub(super) admin: Arc<AdminCredentials>,
 }
 
 impl NotReady {
@@ -77,7 +83,19 @@ impl NotReady {
         }
     }
 
-    fn answer(self, path: &str) -> Response<Full<Bytes>> {
+    /// Answers requests that may read `/stats`. Without this a restart while the database is down would look as if no server
+    /// ran.
+    async fn metrics(&self, head: &Parts) -> Response<Full<Bytes>> {
+        match self.admin.authorize(AdminAction::ShowStats, head).await {
+            Ok(()) => {
+                show_waiting();
+                site::exposition(&self.metrics)
+            }
+            Err(denied) => site::refusal(denied).await,
+        }
+    }
+
+    fn answer(&self, path: &str) -> Response<Full<Bytes>> {
         let route = PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix));
         if route == Some("/live") {
             return plain(StatusCode::OK, "live");
@@ -107,13 +125,41 @@ impl NotReady {
 impl<B> Service<Request<B>> for NotReady {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        ready(Ok(self.answer(request.uri().path())))
+        let waiting = self.clone();
+        let (head, _) = request.into_parts();
+        Box::pin(async move {
+            let is_read = head.method == Method::GET || head.method == Method::HEAD;
+            Ok(match head.uri.path() {
+                "/metrics" if is_read => waiting.metrics(&head).await,
+                path => waiting.answer(path),
+            })
+        })
     }
+}
+
+/// Sets what is known of a server without its store. Their full descriptions come with the store.
+fn show_waiting() {
+    for (name, help) in [
+        ("web_push_build_info", "1; the version is a label."),
+        (
+            "web_push_store_up",
+            "0 while the server waits for its store.",
+        ),
+        (
+            "web_push_worker_running",
+            "0 while the server waits for its store.",
+        ),
+    ] {
+        metrics::describe_gauge!(name, help);
+    }
+    metrics::gauge!("web_push_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    metrics::gauge!("web_push_store_up").set(0.0);
+    metrics::gauge!("web_push_worker_running").set(0.0);
 }

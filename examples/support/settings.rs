@@ -75,8 +75,16 @@ pub(crate) struct Settings {
     pub(crate) json_log: bool,
     /// Where spans go to.
     pub(crate) collector: Option<Collector>,
-    /// The user to erase instead of serving.
-    pub(crate) forget: Option<Principal>,
+    /// What to do once instead of serving.
+    pub(crate) errand: Option<Errand>,
+}
+
+/// What needs the settings of a server, and is done once.
+pub(crate) enum Errand {
+    /// Erase a user.
+    Forget(Principal),
+    /// Give up a VAPID key that is lost.
+    GiveUpKey(KeyId),
 }
 
 /// The command.
@@ -110,7 +118,13 @@ impl Settings {
                 None => Ok(Asked::Serve(Box::new(Self::check(flags)?))),
                 Some(Command::EraseUser { user }) => {
                     let mut settings = Self::check(flags)?;
-                    settings.forget = Some(Principal::from(user));
+                    settings.errand = Some(Errand::Forget(Principal::from(user)));
+                    Ok(Asked::Serve(Box::new(settings)))
+                }
+                Some(Command::GiveUpKey { key }) => {
+                    let key = setting("KEY_ID", &key, key_id)?;
+                    let mut settings = Self::check(flags)?;
+                    settings.errand = Some(Errand::GiveUpKey(key));
                     Ok(Asked::Serve(Box::new(settings)))
                 }
                 Some(Command::Copy(arguments)) => Ok(Asked::Copy(arguments, Box::new(flags))),
@@ -279,7 +293,7 @@ impl Settings {
                 _ => Err("neither text nor json".to_owned()),
             })?,
             collector,
-            forget: None,
+            errand: None,
         })
     }
 }

@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use tower::Service;
 use tower_web_push::WebPush;
-use tower_web_push::api::{AdminAction, WebPushService};
+use tower_web_push::api::{AdminAction, Denied, WebPushService};
 
 use super::metrics::Metrics;
 use super::{page, process};
@@ -33,7 +33,6 @@ impl Site {
         metrics: Metrics,
         has_console: bool,
     ) -> Self {
-        process::describe();
         Self {
             push,
             api,
@@ -45,18 +44,28 @@ impl Site {
     /// Answers requests that may read `/stats`, also while the store is down.
     async fn metrics(&self, head: &Parts) -> Response<Full<Bytes>> {
         if let Err(denied) = self.api.authorize(AdminAction::ShowStats, head).await {
-            let (head, body) = denied.into_response().into_parts();
-            let body = body.collect().await;
-            let body = body.map_or_else(|_| Bytes::new(), |body| body.to_bytes());
-            return Response::from_parts(head, Full::new(body));
+            return refusal(denied).await;
         }
         self.push.refresh_metrics().await;
-        process::show();
-        let mut response = page::plain(StatusCode::OK, self.metrics.print());
-        let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        response.headers_mut().insert(CONTENT_TYPE, format);
-        response
+        exposition(&self.metrics)
     }
+}
+
+/// The answer to a request that may not read the metrics.
+pub(super) async fn refusal(denied: Denied) -> Response<Full<Bytes>> {
+    let (head, body) = denied.into_response().into_parts();
+    let body = body.collect().await;
+    let body = body.map_or_else(|_| Bytes::new(), |body| body.to_bytes());
+    Response::from_parts(head, Full::new(body))
+}
+
+/// The metrics as they are, with those of the process.
+pub(super) fn exposition(metrics: &Metrics) -> Response<Full<Bytes>> {
+    process::show();
+    let mut response = page::plain(StatusCode::OK, metrics.print());
+    let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, format);
+    response
 }
 
 impl<B> Service<Request<B>> for Site {

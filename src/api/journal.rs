@@ -1,6 +1,7 @@
 //! The log of the HTTP API: what administrators do, refused credentials, and requests that fail.
 //!
-//! No line has a secret: of credentials it names the scheme, of a request the action and a broadcast's id.
+//! No line has a secret: of credentials it names the scheme, of a request the action, a broadcast's id and the target. Of a
+//! subscription's id, which allows to unsubscribe, it has the beginning.
 
 use std::hash::{Hash, Hasher};
 
@@ -12,7 +13,9 @@ use super::authorizer::{AdminAction, Denied};
 use super::problem::{Problem, ProblemKind};
 use super::reply::Reply;
 use crate::broadcast::{BroadcastId, Principal};
+use crate::engine::HoldsLines;
 use crate::observe::{Folded, Told, event};
+use crate::subscription::SubscriptionId;
 
 /// What would repeat without an end is told at first, and then once a minute with its number.
 #[derive(Debug, Default)]
@@ -81,9 +84,10 @@ impl Journal {
             }
         }
     }
+}
 
-    /// Tells of what came after the last line, once its minute is over.
-    pub(super) fn tell_due(&self) {
+impl HoldsLines for Journal {
+    fn tell_due(&self) {
         self.denied.due().into_iter().for_each(tell_denied);
         self.failed.due().into_iter().for_each(tell_failed);
     }
@@ -97,12 +101,28 @@ pub(super) struct Audited<'a> {
     end: End,
 }
 
+/// What an administrator's request was about, as an extension of its reply.
+#[derive(Clone, Debug)]
+pub(super) struct Target(pub(super) String);
+
+impl Target {
+    /// The beginning of a subscription's id, which is enough to find it.
+    pub(super) fn subscription(id: SubscriptionId) -> Self {
+        Self(id.to_string().chars().take(8).collect())
+    }
+
+    pub(super) fn of(reply: &Reply) -> Option<&Self> {
+        reply.extensions().get()
+    }
+}
+
 /// How a request ended.
 struct End {
     status: Option<u16>,
     /// Of a refusal, or `aborted`.
     code: Option<&'static str>,
     broadcast: Option<String>,
+    target: Option<String>,
 }
 
 impl<'a> Audited<'a> {
@@ -111,6 +131,7 @@ impl<'a> Audited<'a> {
             status: None,
             code: Some("aborted"),
             broadcast: None,
+            target: None,
         };
         Self { action, parts, end }
     }
@@ -121,11 +142,13 @@ impl<'a> Audited<'a> {
                 status: Some(reply.status().as_u16()),
                 code: None,
                 broadcast: broadcast(reply),
+                target: Target::of(reply).map(|target| target.0.clone()),
             },
             Err(problem) => End {
                 status: Some(problem.kind().status().as_u16()),
                 code: Some(problem.kind().code()),
                 broadcast: None,
+                target: None,
             },
         };
     }
@@ -149,7 +172,8 @@ fn acted(action: AdminAction, parts: &Parts, end: &mut End) {
     };
     let user = parts.extensions.get().map(Principal::as_str);
     let peer = peer(parts.extensions.get());
-    let (status, code, broadcast) = (end.status, end.code, end.broadcast.take());
+    let (status, code) = (end.status, end.code);
+    let (broadcast, target) = (end.broadcast.take(), end.target.take());
     let action = action.as_str();
     event!(
         INFO,
@@ -157,12 +181,14 @@ fn acted(action: AdminAction, parts: &Parts, end: &mut End) {
         status,
         code,
         broadcast,
+        target,
         peer,
         user,
         credentials,
         "administrator"
     );
-    let _ = (action, status, code, credentials, user, peer, broadcast);
+    let _ = (action, status, code, credentials, user, peer);
+    let _ = (broadcast, target);
 }
 
 fn peer(peer: Option<&PeerAddr>) -> Option<String> {

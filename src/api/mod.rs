@@ -158,10 +158,10 @@ use tower_service::Service;
 #[cfg(feature = "tracing")]
 use tracing::Instrument as _;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, HoldsLines as _};
 use crate::error::BoxError;
 use crate::observe;
-use journal::{Audited, Journal};
+use journal::{Audited, Journal, Target};
 use problem::Problem;
 use reply::Reply;
 use routes::Route;
@@ -188,15 +188,24 @@ impl WebPushService {
             for reason in Denied::NAMES {
                 observe::begin("web_push_admin_refused_total", &[("reason", reason)]);
             }
-            let unavailable = ProblemKind::StoreUnavailable;
+            // Else the first errors after a start would be no increase.
+            let errors = [
+                ProblemKind::StoreUnavailable,
+                ProblemKind::VapidUnavailable,
+                ProblemKind::NoWorker,
+            ];
             for route in Route::NAMES {
-                observe::begin_requests(route, unavailable.status(), unavailable.code());
+                for error in errors {
+                    observe::begin_requests(route, error.status(), error.code());
+                }
             }
         }
+        let journal = Arc::<Journal>::default();
+        engine.signals.reminders.add(&journal);
         Self {
             engine,
             settings: Arc::default(),
-            journal: Arc::default(),
+            journal,
         }
     }
 
@@ -319,11 +328,18 @@ where
     B::Data: Send,
 {
     let mut audited = None;
-    if let Some(action) = route.admin_action() {
+    let action = route.admin_action();
+    if let Some(action) = action {
         api.authorize(action, parts).await?;
         audited = (!parts.method.is_safe()).then(|| Audited::new(action, parts));
     }
     let answer = allowed(api, route, parts, body).await;
+    // What reads is told only if it is worth it: an export of all users, for example.
+    if let (None, Some(action), Ok(reply)) = (&audited, action, &answer)
+        && Target::of(reply).is_some()
+    {
+        audited = Some(Audited::new(action, parts));
+    }
     if let Some(audited) = audited {
         audited.answered(&answer);
     }

@@ -220,9 +220,9 @@ impl EndpointPolicy {
         self.names(origin.host())
     }
 
-    /// The origins that the policy names one by one: those of push services that every browser of a vendor uses, and the
-    /// entries of the list without `*`.
-    pub(crate) fn named_origins(&self) -> impl Iterator<Item = Origin> {
+    /// Returns the origins that are known one by one: those of push services that every browser of a vendor uses, whether the
+    /// policy admits them or not, and the entries of the list without `*`.
+    pub fn named_origins(&self) -> impl Iterator<Item = Origin> {
         let patterns = match &self.0 {
             Rule::Hosts(patterns) => &**patterns,
             Rule::Public | Rule::Local | Rule::Nowhere => &[],

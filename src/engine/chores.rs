@@ -261,7 +261,10 @@ async fn run(engine: &Engine, step: Step, all: bool) -> Result<Chore, StoreError
             read.map_err(|error| StoreError::new(StoreErrorKind::Unavailable, error))?;
         }
         Step::Purge => chore.more = purge(engine, all, now).await?,
-        Step::Report => engine.tell_endings().await?,
+        Step::Report => {
+            engine.signals.reminders.tell_due();
+            engine.tell_endings().await?;
+        }
         Step::Pauses | Step::Expand | Step::Outbox | Step::Claim | Step::Settle => {}
     }
     Ok(chore)
@@ -302,5 +305,6 @@ async fn purge(engine: &Engine, all: bool, now: Timestamp) -> Result<bool, Store
         observe::event!(WARN, error = %observe::causes(&error), "cannot remove unused VAPID keys");
         let _ = error;
     }
+    engine.forget_missing_keys_without_rows(now).await?;
     Ok(false)
 }

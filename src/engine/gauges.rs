@@ -90,14 +90,12 @@ impl Engine {
     /// Sets every gauge. Those that the store did not tell in time become NaN, and `web_push_store_up` 0.
     pub(crate) async fn refresh_metrics(&self) {
         let now = self.now();
-        let (ledger, subscriptions) = tokio::join!(
+        let (ledger, subscriptions, (is_up, _)) = tokio::join!(
             within_limit(self.read_ledger(now)),
-            within_limit(self.count_subscriptions(now))
+            within_limit(self.count_subscriptions(now)),
+            self.is_store_up()
         );
-        let health = &self.signals.health;
-        let forget_after = (!self.has_own_worker()).then_some(self.poll_interval);
-        let is_up = ledger.is_some() && health.is_store_usable(forget_after);
-        show("web_push_store_up", &[], truth(is_up));
+        show("web_push_store_up", &[], truth(ledger.is_some() && is_up));
         self.show_worker(now);
         self.show_flow();
         self.show_ledger(ledger, now);

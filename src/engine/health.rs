@@ -134,7 +134,7 @@ impl Health {
         match result {
             Ok(()) => {
                 if let Some(mut failing) = state.failing.remove(&step) {
-                    failing.outage.went_well();
+                    failing.outage.went_well(step.failure());
                 }
                 if step == Step::Claim {
                     state.claimed = Some(Instant::now());

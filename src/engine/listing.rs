@@ -4,9 +4,11 @@ use std::cmp::Reverse;
 
 use super::Engine;
 use super::devices::Device;
+use super::schedules_of::schedules_of;
 use crate::broadcast::{BroadcastId, FinalOutcome, Principal};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
+use crate::schedule::Schedule;
 use crate::store::{
     BroadcastCursor, BroadcastFilter, BroadcastPage, Failure, RetireReason, STEP, StoreError,
     StoreErrorKind, SubscriptionFilter, SubscriptionRecord, SubscriptionRef,
@@ -104,12 +106,13 @@ impl Engine {
             .subscriptions
             .list_subscriptions(filter, after, limit, now)
             .await?;
-        let mut subscriptions = Vec::with_capacity(page.rows.len());
-        for row in page.rows {
-            subscriptions.push(self.info(row, now).await?);
-        }
+        let ids: Vec<_> = page.rows.iter().map(|row| row.id).collect();
+        let schedules = schedules_of(&self.ledger, &ids).await?;
+        let rows = page.rows.into_iter().zip(schedules);
         Ok(SubscriptionList {
-            subscriptions,
+            subscriptions: rows
+                .map(|(row, schedules)| info(row, schedules, now))
+                .collect(),
             next: page.next,
         })
     }
@@ -119,26 +122,22 @@ impl Engine {
         &self,
         which: SubscriptionRef,
     ) -> Result<Option<SubscriptionInfo>, StoreError> {
-        Ok(match self.row(which).await? {
-            Some(row) => Some(self.info(row, self.now()).await?),
-            None => None,
-        })
-    }
-
-    async fn info(
-        &self,
-        row: SubscriptionRecord,
-        now: Timestamp,
-    ) -> Result<SubscriptionInfo, StoreError> {
+        let Some(row) = self.row(which).await? else {
+            return Ok(None);
+        };
         let schedules = self.ledger.schedules(Some(row.id)).await?;
-        Ok(SubscriptionInfo {
-            user: row.principal.clone(),
-            vapid_key: row.vapid_key,
-            failure_streak: row.failure_streak,
-            retire_reason: row.retired.map(|retired| retired.reason),
-            expiration_time: row.subscription.expiration_time(),
-            device: Device::new(row, schedules, now),
-        })
+        Ok(Some(info(row, schedules, self.now())))
+    }
+}
+
+fn info(row: SubscriptionRecord, schedules: Vec<Schedule>, now: Timestamp) -> SubscriptionInfo {
+    SubscriptionInfo {
+        user: row.principal.clone(),
+        vapid_key: row.vapid_key,
+        failure_streak: row.failure_streak,
+        retire_reason: row.retired.map(|retired| retired.reason),
+        expiration_time: row.subscription.expiration_time(),
+        device: Device::new(row, schedules, now),
     }
 }
 

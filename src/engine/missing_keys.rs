@@ -1,4 +1,4 @@
-//! VAPID keys that rows name and this server does not have.
+//! VAPID keys that rows name and this server does not have: how they are reported, and how one is given up.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -7,8 +7,13 @@ use super::Engine;
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
 use crate::observe;
-use crate::store::{CountFilter, Liveness, StoreError};
+use crate::store::{
+    Change, CountFilter, Failure, Liveness, STEP, StoreError, StoreErrorKind, SubscriptionFilter,
+};
 use crate::vapid::KeyId;
+
+/// The reason word of a subscription whose key was given up.
+const GIVEN_UP: &str = "key-given-up";
 
 /// The ids of missing keys that attempts met: at most 64, since a server has few keys.
 #[derive(Debug, Default)]
@@ -23,7 +28,12 @@ impl MissingKeys {
         ids.len() < Self::MAX && ids.insert(id)
     }
 
-    #[cfg(any(feature = "api", feature = "metrics", test))]
+    /// Forgets a key until an attempt meets it again.
+    fn forget(&self, id: &KeyId) {
+        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.remove(id);
+    }
+
     fn ids(&self, is_missing: impl Fn(&KeyId) -> bool) -> Vec<KeyId> {
         let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         ids.retain(is_missing);
@@ -49,7 +59,60 @@ impl Engine {
         let _ = rows;
     }
 
-    /// The missing keys that were met, each with the number of live rows that name it.
+    /// Forgets missing keys that no live row names any more: their users have left, or they were given up.
+    pub(super) async fn forget_missing_keys_without_rows(
+        &self,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        for id in self.missing_key_ids() {
+            if self.rows_of_key(id, now).await? == 0 {
+                self.signals.missing_keys.forget(&id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up a key that is lost for good: marks the live rows that were made with it as stale. Returns their number.
+    pub(crate) async fn give_up_key(&self, id: KeyId) -> Result<u64, StoreError> {
+        let read = self.refresh_keys().await;
+        read.map_err(|error| StoreError::new(StoreErrorKind::Unavailable, error))?;
+        if self.key_ring.get(&id).is_some() {
+            let why = "the store has this VAPID key: messages reach its subscriptions";
+            return Err(StoreError::new(StoreErrorKind::Misconfigured, why));
+        }
+        let (filter, mut after, mut given_up) = (SubscriptionFilter::default(), None, 0);
+        loop {
+            let now = self.now();
+            let list = self
+                .subscriptions
+                .list_subscriptions(&filter, after.as_ref(), STEP, now);
+            let list = list.await?;
+            let of_it = list
+                .rows
+                .iter()
+                .filter(|row| row.vapid_key == id && row.is_live(now));
+            let changes: Vec<_> = of_it
+                .map(|row| Change::Stale {
+                    key: row.subscription.endpoint().key(),
+                    // A browser that registers again meanwhile does so with another key.
+                    observed_at: row.last_seen_at,
+                    failure: Failure::new(None, Some(GIVEN_UP)),
+                })
+                .collect();
+            if !changes.is_empty() {
+                given_up += self.subscriptions.apply(&changes, now).await?;
+            }
+            after = list.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        self.signals.missing_keys.forget(&id);
+        observe::event!(WARN, key = %id, subscriptions = given_up, "a missing VAPID key was given up");
+        Ok(given_up)
+    }
+
+    /// The missing keys that were met, each with the number of live rows that name it, if there are any.
     #[cfg(feature = "api")]
     pub(crate) async fn missing_keys(
         &self,
@@ -57,7 +120,10 @@ impl Engine {
     ) -> Result<Vec<(KeyId, u64)>, StoreError> {
         let mut missing = Vec::new();
         for id in self.missing_key_ids() {
-            missing.push((id, self.rows_of_key(id, now).await?));
+            let rows = self.rows_of_key(id, now).await?;
+            if rows > 0 {
+                missing.push((id, rows));
+            }
         }
         Ok(missing)
     }
@@ -68,7 +134,6 @@ impl Engine {
         self.missing_key_ids().len()
     }
 
-    #[cfg(any(feature = "api", feature = "metrics"))]
     fn missing_key_ids(&self) -> Vec<KeyId> {
         let is_missing = |id: &KeyId| self.key_ring.get(id).is_none();
         self.signals.missing_keys.ids(is_missing)
@@ -92,6 +157,8 @@ mod tests {
         assert!(keys.add(id(1)) && keys.add(id(2)) && !keys.add(id(1)));
         assert_eq!(keys.ids(|key| *key != id(1)), [id(2)]);
         assert!(keys.add(id(1)), "missing once more");
+        keys.forget(&id(2));
+        assert_eq!(keys.ids(|_| true), [id(1)]);
         for n in 0..100 {
             keys.add(id(n));
         }

@@ -37,16 +37,20 @@ mod parked;
 mod pauses;
 mod progress;
 mod prune_breaker;
+#[cfg(any(feature = "api", feature = "metrics"))]
+mod readiness;
 mod records;
 mod register;
+mod reminders;
 mod renew;
 mod report;
 mod responses;
 mod rotate;
 mod run;
 mod schedules;
+mod schedules_of;
 mod send_test;
-#[cfg(feature = "api")]
+#[cfg(any(feature = "api", feature = "metrics"))]
 mod shared_read;
 mod shutdown;
 mod take;
@@ -73,6 +77,8 @@ pub(crate) use parked::Parked;
 pub use progress::Progress;
 pub use prune_breaker::PruneBreaker;
 pub use register::{RegisterError, RegisterErrorKind, Registered, Registration};
+#[cfg(feature = "api")]
+pub(crate) use reminders::HoldsLines;
 pub use renew::Renewal;
 pub use report::{Failure, Queued, Report};
 pub use run::{RunError, RunErrorKind, Tick};
@@ -80,8 +86,9 @@ pub(crate) use unreadable::Unreadable;
 
 use ending::Endings;
 use missing_keys::MissingKeys;
+use reminders::Reminders;
 use responses::Refusals;
-#[cfg(feature = "api")]
+#[cfg(any(feature = "api", feature = "metrics"))]
 use shared_read::SharedRead;
 
 use std::fmt;
@@ -154,8 +161,9 @@ pub(crate) struct Signals {
     missing_keys: MissingKeys,
     refusals: Refusals,
     endings: Endings,
-    /// What `GET /ready` and `GET /ping` ask the store.
-    #[cfg(feature = "api")]
+    pub(crate) reminders: Reminders,
+    /// What `GET /ready`, the gauges and `GET /ping` ask the store.
+    #[cfg(any(feature = "api", feature = "metrics"))]
     pub(crate) readiness: SharedRead<(bool, Option<Timestamp>)>,
     #[cfg(feature = "api")]
     pub(crate) last_run: SharedRead<Result<Option<Timestamp>, Arc<StoreError>>>,
@@ -181,7 +189,8 @@ impl Default for Signals {
             missing_keys: MissingKeys::default(),
             refusals: Refusals::default(),
             endings: Endings::default(),
-            #[cfg(feature = "api")]
+            reminders: Reminders::default(),
+            #[cfg(any(feature = "api", feature = "metrics"))]
             readiness: SharedRead::default(),
             #[cfg(feature = "api")]
             last_run: SharedRead::default(),

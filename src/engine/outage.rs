@@ -30,16 +30,13 @@ impl Outage {
         let _ = (error, what);
     }
 
-    /// Records a success. The end of an outage is logged with its duration.
-    pub(super) fn went_well(&mut self) {
+    /// Records a success. The end of an outage is logged with its duration, and with what it was that failed.
+    pub(super) fn went_well(&mut self, what: &'static str) {
         if let Some(lasted) = self.end(Instant::now()) {
-            observe::event!(
-                INFO,
-                secs = lasted.as_secs(),
-                "the store is available again"
-            );
+            observe::event!(INFO, secs = lasted.as_secs(), "{what}: this is over");
             let _ = lasted;
         }
+        let _ = what;
     }
 
     fn is_worth_a_report(&mut self, now: Instant) -> bool {

@@ -73,6 +73,7 @@ type Attempted = (ClaimToken, Arc<OriginGate>, Consequence);
 pub(super) struct Worker {
     engine: Engine,
     attempts: JoinSet<Attempted>,
+    shown: observe::InFlight,
     /// The gate of each attempt in flight.
     gates: HashMap<task::Id, Arc<OriginGate>>,
     effects: Effects,
@@ -99,6 +100,7 @@ impl Worker {
             chores: Chores::new(engine.clone()),
             engine,
             attempts: JoinSet::new(),
+            shown: observe::InFlight::default(),
             gates: HashMap::new(),
             settlements: Vec::new(),
             unanswered: 0,
@@ -505,7 +507,7 @@ impl Worker {
                 "subscriptions that the store cannot read: their messages are deferred by 5 minutes"
             );
         }
-        observe::show_in_flight(self.attempts.len());
+        self.shown.show(self.attempts.len());
         Ok(())
     }
 
@@ -547,7 +549,7 @@ impl Worker {
         while let Some(ended) = self.attempts.try_join_next_with_id() {
             self.note(ended);
         }
-        observe::show_in_flight(self.attempts.len());
+        self.shown.show(self.attempts.len());
     }
 
     fn note(&mut self, ended: Result<(task::Id, Attempted), JoinError>) {

@@ -32,7 +32,7 @@ pub(crate) const METRICS: &[(Kind, &str, Unit, &str)] = &[
     (Counter, "web_push_api_requests_total", Unit::Count, "Requests to the HTTP API, by route, status and code of the problem; `aborted`: the client closed the connection before the answer."),
     (Histogram, "web_push_api_request_duration_seconds", Unit::Seconds, "Duration of requests to the HTTP API, with the time that a request asked to wait (Prefer: wait)."),
     (Counter, "web_push_admin_refused_total", Unit::Count, "Refused requests to administrators' routes, by reason."),
-    (Gauge, "web_push_in_flight", Unit::Count, "Attempts of the worker that are under way."),
+    (Gauge, "web_push_in_flight", Unit::Count, "Attempts of the workers of this process that are under way."),
     (Gauge, "web_push_requests_in_flight", Unit::Count, "Requests without a response, by push service."),
     (Gauge, "web_push_requests_limit", Unit::Count, "The most requests in flight that the push service takes, as found out from its responses: the sum over its origins."),
     (Gauge, "web_push_gates_closed", Unit::Count, "Origins that get no requests for now, by push service and reason."),

@@ -92,12 +92,26 @@ pub(crate) fn count_rotation() {
     ::metrics::counter!("web_push_key_rotations_total").increment(1);
 }
 
-/// Sets the number of attempts in flight.
-pub(crate) fn show_in_flight(attempts: usize) {
-    recorded! { (attempts) {
-        #[expect(clippy::cast_precision_loss, reason = "at most a few thousand")]
-        ::metrics::gauge!("web_push_in_flight").set(attempts as f64);
-    } }
+/// The attempts of one worker that are in flight. The gauge is the sum over the workers of this process, and a worker that is
+/// dropped has none.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight(usize);
+
+impl InFlight {
+    pub(crate) fn show(&mut self, attempts: usize) {
+        let before = std::mem::replace(&mut self.0, attempts);
+        recorded! { (attempts, before) {
+            let gauge = ::metrics::gauge!("web_push_in_flight");
+            #[expect(clippy::cast_precision_loss, reason = "at most a few thousand")]
+            gauge.increment(attempts as f64 - before as f64);
+        } }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.show(0);
+    }
 }
 
 /// Counts daily notifications.

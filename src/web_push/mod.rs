@@ -386,6 +386,35 @@ impl WebPush {
         self.engine.rotate_vapid_key().await
     }
 
+    /// Gives up a VAPID key that is lost for good: marks the subscriptions that were made with it as stale, and returns their
+    /// number. Their pages subscribe again at the next visit.
+    ///
+    /// While its key is missing a subscription is not judged, since the key may come back: each message to it waits until its
+    /// deadline. So restore the key if there is any copy of it, and give it up only if there is none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # async fn example(push: tower_web_push::WebPush) -> Result<(), Box<dyn std::error::Error>> {
+    /// // `GET /stats` and the log name it.
+    /// let given_up = push.give_up_key("4rW0v4bCTYy2lX3HnJhQbA".parse()?).await?;
+    /// println!("{given_up} subscriptions are stale");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured) if the store has the key. Also if the store is unavailable:
+    /// part of it may be done, and the call can be repeated.
+    ///
+    /// # Cancel safety
+    ///
+    /// If dropped, part of it may be done. The call can be repeated.
+    pub async fn give_up_key(&self, id: KeyId) -> Result<u64, StoreError> {
+        self.engine.give_up_key(id).await
+    }
+
     /// Runs everything: fires daily notifications, expands broadcasts, delivers, retries, purges. Spawn it once per
     /// process.
     ///

@@ -212,6 +212,12 @@ test("the file has what the search has", async () => {
   await page.pass(0);
   assert.equal(await page.files[0].text(), "id\r\ns-1\r\n");
   assert.match(page.text("status"), /subscriptions\.csv/);
+  // The store failed on the way.
+  const body = new ReadableStream({ start: (stream) => stream.error(new TypeError("network error")) });
+  page.server.intercept = (_, path) => (path.includes("format=csv") ? new Response(body) : undefined);
+  page.byId("audience-file").click();
+  await page.pass(0);
+  assert.match(page.text("status"), /The file was cut off: try again\./);
 });
 
 test("a search for one subscription has no file, which would have others", async () => {

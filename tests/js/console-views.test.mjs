@@ -38,6 +38,35 @@ test("a token unlocks it, and is kept for this tab only", async () => {
   assert.deepEqual(page.server.requests.slice(asked).filter(({ path }) => path === "stats"), []);
 });
 
+test("what a secret looks like is tried first: a server's log tells of each refusal", async () => {
+  for (const [secret, expected] of [
+    ["s3cure!Passphrase", ["Basic", "Bearer"]],
+    ["correct horse battery", ["Basic"]],
+    ["h9Jm3pXq7vTz2LkB", ["Bearer", "Basic"]],
+    ["qXV4Yv1RHMbKn0gTzCZ2PjBdW8EJ_Ut3hsOl5r-Qa7k", ["Bearer", "Basic"]],
+    ["ab+/cd==ef012345", ["Bearer", "Basic"]],
+  ]) {
+    const page = await openConsole({ token: null });
+    page.byId("operator-token").value = secret;
+    await page.submit("operator");
+    assert.equal(page.text("status"), "The server refused this token.");
+    const tried = page.server.requests.filter(({ path }) => path === "stats").map(({ headers }) => headers.authorization.split(" ")[0]);
+    assert.deepEqual(tried, expected, secret);
+  }
+});
+
+test("a proxy's page in place of an answer is said in words", async () => {
+  const page = await openConsole();
+  page.server.intercept = (_, path) => (path === "ready" ? undefined : new Response("<h1>Sign in</h1>"));
+  for (const name of VIEWS.filter((name) => name !== "compose")) {
+    await page.go(name);
+    await page.pass(6_000);
+    const said = page.byId(`view-${name}`).textContent;
+    assert.match(said, /What answered for the server is not the server\. Look at the proxy in front of it\./, name);
+    assert.doesNotMatch(said, /destructure|null|undefined/, name);
+  }
+});
+
 test("nothing of what was sent or shown stays behind the lock", async () => {
   const server = new OperatorServer();
   server.subscribe({ user: "alice" });

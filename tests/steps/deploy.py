@@ -5,6 +5,8 @@ import pathlib
 import re
 import sys
 
+sys.dont_write_bytecode = True
+import deploy_members
 import yaml
 
 DEPLOY = pathlib.Path("deploy")
@@ -74,6 +76,8 @@ grace = int(re.search(r"GRACE: Duration = Duration::from_secs\((\d+)\)", pathlib
 
 file = DEPLOY / "docker/compose.yaml"
 compose = yaml.safe_load(file.read_text())
+for path in deploy_members.unknown(compose, deploy_members.COMPOSE):
+    expect(False, f"{file}: Compose knows no {path}")
 server = compose["services"]["web-push"]
 check(file, server["environment"])
 for service in compose["services"].values():
@@ -106,6 +110,11 @@ if server["deploy"]["replicas"] > 1:
 
 file = DEPLOY / "kubernetes/web-push.yaml"
 documents = {document["kind"]: document for document in yaml.safe_load_all(file.read_text())}
+for document in documents.values():
+    members = deploy_members.kubernetes(document)
+    expect(members, f"{file}: an unknown kind or version, {document['kind']}")
+    for path in deploy_members.unknown(document, members):
+        expect(False, f"{file}: {document['kind']} has no {path}")
 pod = documents["Deployment"]["spec"]["template"]
 container = pod["spec"]["containers"][0]
 check(file, {one["name"]: one["value"] for one in container["env"]})

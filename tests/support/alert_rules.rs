@@ -1,6 +1,6 @@
 //! Prometheus alert rules: a reader of the rules file and of scrapes, and an evaluator of the expressions that the file uses.
 //!
-//! It knows what the rules need and nothing more: selectors, `sum`, `increase`, `max_over_time`, `absent`, `time`,
+//! It knows what the rules need and nothing more: selectors, `sum`, `max by`, `increase`, `max_over_time`, `absent`, `time`,
 //! arithmetic, a comparison, `and`, and the time that `for` waits. An unknown form panics.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -396,6 +396,22 @@ impl Parser<'_> {
             let sum: f64 = series.iter().map(|(_, value)| value).sum();
             let has_any = !series.is_empty();
             return Value::Vector(has_any.then(|| (Labels::new(), sum)).into_iter().collect());
+        }
+        if self.take("max by (") {
+            let listed = self.word(|c| c != ')');
+            self.expect(")");
+            self.expect("(");
+            let Value::Vector(series) = self.sum(at) else {
+                panic!("the maximum of a number");
+            };
+            self.expect(")");
+            let mut largest: BTreeMap<Labels, f64> = BTreeMap::new();
+            for (mut labels, value) in series {
+                labels.retain(|name, _| listed.split(", ").any(|one| one == name));
+                let largest = largest.entry(labels).or_insert(value);
+                *largest = value.max(*largest);
+            }
+            return Value::Vector(largest.into_iter().collect());
         }
         if self.take("increase(") {
             let (selector, range) = self.range();

@@ -2,12 +2,12 @@
 import { byId, element, reconcile } from "../dom.js";
 import { run } from "../status.js";
 import { confirmed } from "./confirm.js";
-import { authorized, clockAhead } from "./session.js";
+import { NOT_THE_SERVER, authorized, clockAhead } from "./session.js";
 import { view } from "./views.js";
 import { PAUSES, STEPS, counted, moment, number, span, word } from "./words.js";
 
-/** A message that waits longer than this is late, in milliseconds. */
-const LATE = 60_000;
+/** A message that waits longer than this is late, in milliseconds: as the alert `WebPushMessagesLate` has it. */
+const LATE = 300_000;
 /** The time limit of `/ready`, in milliseconds. */
 const LIMIT = 10_000;
 /** A difference of clocks that the visitor should know of, in milliseconds. */
@@ -39,7 +39,7 @@ async function readiness() {
 /** @param {any} cause */
 function unreadable({ name }) {
   if (name === "TimeoutError") return "The server did not answer in time.";
-  if (name === "SyntaxError") return "What answered for the server is not the server. Look at the proxy in front of it.";
+  if (name === "SyntaxError") return NOT_THE_SERVER;
   return "The server cannot be reached.";
 }
 

@@ -4,6 +4,9 @@ import { keyed } from "../stored.js";
 const KEY = keyed("operator");
 /** The time limit of a request, in milliseconds. */
 const LIMIT = 30_000;
+/** The characters of tokens as they are generated: hexadecimal digits, base64 and base64url. */
+const TOKEN = /^[\w+/=-]+$/;
+export const NOT_THE_SERVER = "What answered for the server is not the server. Look at the proxy in front of it.";
 
 /** The Authorization header's value. @type {string | null} */
 let credentials = null;
@@ -35,12 +38,23 @@ export const serverNow = () => Date.now() + (ahead ?? 0);
  * @param {{body?: string, headers?: Record<string, string>}} [more]
  */
 export async function authorized(method, path, more) {
-  return (await answered(method, path, more)).json().catch(() => null);
+  const response = await answered(method, path, more);
+  try {
+    return await response.json();
+  } catch (cause) {
+    // A sign-in page, for example.
+    throw new Error(NOT_THE_SERVER, { cause });
+  }
 }
 
 /** Returns an answer as a file. @param {string} path */
 export async function file(path) {
-  return (await answered("GET", path, {}, null)).blob();
+  const response = await answered("GET", path, {}, null);
+  try {
+    return await response.blob();
+  } catch (cause) {
+    throw new Error("The file was cut off: try again.", { cause });
+  }
 }
 
 /**
@@ -95,12 +109,18 @@ async function ask(method, path, authorization, { body, headers = {} } = {}, lim
   return response;
 }
 
-/** Tries a secret as a token, then as the replaced server's password. @param {string} secret */
+/**
+ * Tries a secret as a token and as the replaced server's password. What it looks like is tried first, since the server's log tells
+ * of each refusal.
+ *
+ * @param {string} secret
+ */
 export async function unlock(secret) {
   const octets = new TextEncoder().encode(`admin:${secret}`);
   const ways = [`Bearer ${secret}`, `Basic ${btoa(String.fromCharCode(...octets))}`];
   // A header can carry visible ASCII only.
   if (!/^[\x21-\x7e]+$/.test(secret)) ways.shift();
+  else if (!TOKEN.test(secret)) ways.reverse();
   let why;
   for (const way of ways) {
     const response = await ask("GET", "stats", way);

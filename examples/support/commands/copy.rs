@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use tower_web_push::copy::{Copy, CopyError, CopyErrorKind, CopyReport};
@@ -46,7 +47,8 @@ with the same KEY_ENCRYPTION_KEY; copy once more if servers used the source unti
 
 Messages that are pending in the source are not copied: keep a server running on it until it has sent them.
 
-Exit codes: 0 everything is copied; 1 it was interrupted, run it again; 2 it could not begin.";
+Exit codes: 0 everything is copied; 1 it was interrupted, run it again; 2 it could not begin, or goes on only after what it says \
+was done.";
 
 pub(super) async fn run(arguments: Arguments, flags: &Flags) -> ExitCode {
     let copy = match begin(arguments, flags).await {
@@ -56,13 +58,19 @@ pub(super) async fn run(arguments: Arguments, flags: &Flags) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match passes(&copy).await {
+    let has_begun = AtomicBool::new(false);
+    match passes(&copy, &has_begun).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let kind = error.kind();
             eprintln!("error: {}", with_causes(error));
             match kind {
                 CopyErrorKind::Source | CopyErrorKind::Target => {
+                    eprintln!("What was copied by then stays. Run it again to continue.");
+                    ExitCode::FAILURE
+                }
+                // Its disk is full, for example. One that is that of another copy is refused at the beginning.
+                CopyErrorKind::Journal if has_begun.load(Ordering::Relaxed) => {
                     eprintln!("What was copied by then stays. Run it again to continue.");
                     ExitCode::FAILURE
                 }
@@ -101,22 +109,30 @@ async fn begin(arguments: Arguments, flags: &Flags) -> Result<Copy, String> {
     Ok(Copy::new(from, to, arguments.journal))
 }
 
-async fn passes(copy: &Copy) -> Result<(), CopyError> {
-    let first = pass(copy, "copying").await?;
+async fn passes(copy: &Copy, has_begun: &AtomicBool) -> Result<(), CopyError> {
+    let first = pass(copy, "copying", has_begun).await?;
     // One that was continued has not read again what it had read before the interruption.
     if !first.is_first && !first.is_continued {
         tell_the_rest(&first);
         return Ok(());
     }
-    let second = pass(copy, "what has changed meanwhile").await?;
+    let second = pass(copy, "what has changed meanwhile", has_begun).await?;
     tell_the_rest(&second);
     Ok(())
 }
 
-async fn pass(copy: &Copy, what: &'static str) -> Result<CopyReport, CopyError> {
+/// Makes a pass. Notes that one has begun: that the journal could be opened.
+async fn pass(
+    copy: &Copy,
+    what: &'static str,
+    has_begun: &AtomicBool,
+) -> Result<CopyReport, CopyError> {
     let mut bar = Bar::new(what);
     let report = copy
-        .pass(|report| bar.show(report.read, report.total))
+        .pass(|report| {
+            has_begun.store(true, Ordering::Relaxed);
+            bar.show(report.read, report.total);
+        })
         .await;
     bar.end();
     let report = report?;

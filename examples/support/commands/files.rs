@@ -6,6 +6,7 @@ use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use tempfile::TempDir;
 use tower_web_push::copy::{
     Copy, CopyErrorKind, ExportReport, RestoreInto, Secrets, export, restore,
 };
@@ -35,7 +36,8 @@ pub(crate) struct Export {
     #[arg(value_name = "FILE")]
     to: PathBuf,
 
-    /// Leaves out endpoints, keys and everything else with which messages can be sent. Such a file cannot be restored
+    /// Leaves out endpoints, keys and everything else with which messages can be sent. Such a file cannot be restored. It has
+    /// the ids of the subscriptions, and an id is enough to unsubscribe
     #[arg(long)]
     without_secrets: bool,
 }
@@ -47,6 +49,12 @@ pub(super) async fn backup(
     certificates: Option<&[u8]>,
 ) -> Result<(), String> {
     if let StoreUrl::Sqlite(from) = store {
+        if to.as_os_str() == "-" {
+            return Err(
+                "an SQLite file is not copied to standard output: name a file, or use `export -`"
+                    .to_owned(),
+            );
+        }
         let copied = SqliteStore::backup(&from, to).await;
         copied.map_err(with_causes)?;
         println!("{} is a backup of {}", to.display(), from.display());
@@ -57,7 +65,8 @@ pub(super) async fn backup(
         without_secrets: false,
     };
     write_export(&arguments, store, certificates).await?;
-    println!(
+    // Standard output may be the file.
+    eprintln!(
         "It has no pending messages: pg_dump, or a copy of Redis' RDB or AOF file, has them too."
     );
     Ok(())
@@ -155,7 +164,7 @@ async fn read_sqlite(
         return Ok(());
     }
     // The backup itself is not opened: that would change it.
-    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let folder = private_folder(from, &store).map_err(|error| error.to_string())?;
     let copy = folder.path().join("backup.db");
     let copied = SqliteStore::backup(from, &copy).await;
     copied.map_err(with_causes)?;
@@ -185,6 +194,26 @@ async fn read_sqlite(
         );
     }
     Ok(())
+}
+
+/// A folder that only its owner can enter, for a copy of a file with secrets: beside a file that is as secret. The folder for
+/// temporary files may be missing, as in a container whose file system is read-only.
+fn private_folder(from: &Path, to: &StoreUrl) -> io::Result<TempDir> {
+    let target = match to {
+        StoreUrl::Sqlite(to) => Some(to.as_path()),
+        _ => None,
+    };
+    for beside in target.into_iter().chain([from]) {
+        let beside = std::path::absolute(beside)?;
+        if let Some(folder) = beside.parent()
+            && let Ok(made) = tempfile::Builder::new()
+                .prefix(".web-push-restore.")
+                .tempdir_in(folder)
+        {
+            return Ok(made);
+        }
+    }
+    tempfile::tempdir()
 }
 
 fn not_empty() -> String {

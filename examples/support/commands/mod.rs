@@ -4,6 +4,7 @@ mod bar;
 mod check;
 mod copy;
 mod files;
+mod hidden;
 mod stores;
 
 pub(crate) use self::check::Arguments as CheckArguments;
@@ -14,7 +15,9 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use self::hidden::Hidden;
 use super::flags::Flags;
+use super::shutdown::Shutdown;
 use super::store::StoreUrl;
 
 /// A command, with its own arguments.
@@ -49,6 +52,14 @@ pub(crate) enum Command {
         #[arg(value_name = "USER")]
         user: String,
     },
+
+    /// Gives up a VAPID key that is lost for good: the subscriptions that were made with it get no messages until their pages
+    /// subscribe again, and no longer count as waiting for the key. Refused if the store has the key
+    GiveUpKey {
+        /// The key, as the log and GET /stats name it
+        #[arg(value_name = "KEY_ID")]
+        key: String,
+    },
 }
 
 /// A command that needs a store, and no other setting.
@@ -58,8 +69,23 @@ pub(crate) enum Work {
     Export(files::Export),
 }
 
-/// Runs a command to its end.
+impl Work {
+    /// The files that it may begin.
+    fn hidden(&self, store: &StoreUrl) -> Hidden {
+        Hidden::of(match (self, store) {
+            (Self::Backup(to), _) | (Self::Restore(_), StoreUrl::Sqlite(to)) => Some(to),
+            _ => None,
+        })
+    }
+}
+
+/// The exit code after a signal, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// Runs a command to its end, or until a signal. The command is dropped then, which removes the files that it has begun: they
+/// have secrets under hidden names.
 pub(crate) async fn run(work: Work, store: StoreUrl, extra_root_ca: Option<String>) -> ExitCode {
+    let hidden = work.hidden(&store);
     let done = async {
         let certificates = stores::certificates(extra_root_ca.as_deref())?;
         let certificates = certificates.as_deref();
@@ -69,7 +95,24 @@ pub(crate) async fn run(work: Work, store: StoreUrl, extra_root_ca: Option<Strin
             Work::Export(arguments) => files::write_export(&arguments, store, certificates).await,
         }
     };
-    match done.await {
+    let signal = match Shutdown::listen() {
+        Ok(signal) => signal,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = tokio::select! {
+        done = done => Some(done),
+        () = signal.begun() => None,
+    };
+    let Some(done) = done else {
+        // What was dropped was removed, but by the threads of SQLite.
+        hidden.are_gone().await;
+        eprintln!("interrupted");
+        return ExitCode::from(INTERRUPTED);
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("error: {why}");

@@ -72,6 +72,9 @@ async fn connect(
             if let Some(prefix) = prefix {
                 store = store.prefix(prefix);
             }
+            if !creates {
+                store = store.existing_only();
+            }
             if let Some(pem) = extra_root_ca_pem {
                 store = store.extra_root_ca_pem(pem);
             }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::registration;
 use crate::api::WebPushService;
+use crate::api::journal::Target;
 use crate::api::members::{Members, parse_object};
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
@@ -44,5 +45,11 @@ pub(super) async fn assign(api: &WebPushService, id: &str, body: &[u8]) -> Resul
         user: row.principal,
         tags: row.tags,
     };
-    Ok(reply::json(StatusCode::OK, &answer))
+    let mut reply = reply::json(StatusCode::OK, &answer);
+    let Target(id) = Target::subscription(answer.id);
+    let user = answer.user.as_ref().map_or("none", Principal::as_str);
+    reply
+        .extensions_mut()
+        .insert(Target(format!("{id}, user {user}")));
+    Ok(reply)
 }

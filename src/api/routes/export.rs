@@ -9,6 +9,7 @@ use http::{HeaderValue, Response};
 
 use crate::api::WebPushService;
 use crate::api::body::{ApiBody, Parts};
+use crate::api::journal::Target;
 use crate::api::problem::Problem;
 use crate::api::reply::Reply;
 use crate::broadcast::{Principal, Tag};
@@ -49,6 +50,9 @@ pub(super) async fn answer(
     let file = HeaderValue::from_static("attachment; filename=\"subscriptions.csv\"");
     headers.insert(CONTENT_DISPOSITION, file);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+        .extensions_mut()
+        .insert(Target("all that match, as CSV".to_owned()));
     Ok(reply)
 }
 

@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::api::WebPushService;
+use crate::api::journal::Target;
 use crate::api::members::{Members, parse_object};
 use crate::api::problem::Problem;
 use crate::api::reply::{self, Reply};
@@ -36,5 +37,7 @@ pub(super) async fn open_gate(api: &WebPushService, body: &[u8]) -> Result<Reply
         origin: origin.as_str().to_owned(),
         was_paused,
     };
-    Ok(reply::json(StatusCode::OK, &answer))
+    let mut reply = reply::json(StatusCode::OK, &answer);
+    reply.extensions_mut().insert(Target(answer.origin));
+    Ok(reply)
 }

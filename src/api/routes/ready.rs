@@ -8,9 +8,6 @@ use serde::Serialize;
 
 use crate::api::WebPushService;
 use crate::api::reply::{self, Reply};
-use crate::broadcast::Audience;
-use crate::clock::Timestamp;
-use crate::engine::Engine;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,14 +30,11 @@ const POLLS_WITHIN: Duration = Duration::from_secs(60);
 
 pub(super) async fn ready(api: &WebPushService) -> Reply {
     let engine = &api.engine;
-    let read = engine.signals.readiness.get(|| read(engine.clone()));
-    let (store, last_run) = read.await.unwrap_or((false, None));
+    let (store, last_run) = engine.is_store_up().await;
     let now = engine.now();
     // A few times the longest pause between two polls.
     let grace = engine.poll_interval.saturating_mul(3).max(POLLS_WITHIN);
     let health = &engine.signals.health;
-    let forget_after = (!engine.has_own_worker()).then_some(engine.poll_interval);
-    let store = store && health.is_store_usable(forget_after);
     let scheduler = last_run.is_some_and(|at| now.since(at) <= grace)
         && (!engine.has_own_worker() || health.has_claimed_within(grace));
     let worker = engine.has_worker();
@@ -61,19 +55,4 @@ pub(super) async fn ready(api: &WebPushService) -> Reply {
     let wait = HeaderValue::from_static("5");
     reply.headers_mut().insert(RETRY_AFTER, wait);
     reply
-}
-
-/// Whether the store can be read, and the last run.
-async fn read(engine: Engine) -> (bool, Option<Timestamp>) {
-    let now = engine.now();
-    let reads = tokio::join!(
-        engine.ledger.last_run(),
-        engine.subscriptions.page(&Audience::All, None, 1, now),
-        engine.ledger.pauses(now)
-    );
-    match reads {
-        (Ok(last_run), Ok(_), Ok(_)) => (true, last_run),
-        // A part of the answers would be misleading.
-        _ => (false, None),
-    }
 }

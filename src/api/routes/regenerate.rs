@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::api::WebPushService;
+use crate::api::journal::Target;
 use crate::api::problem::Problem;
 use crate::api::reply::{self, Reply};
 
@@ -21,5 +22,7 @@ pub(super) async fn regenerate(api: &WebPushService) -> Result<Reply, Problem> {
         message: "VAPID keys regenerated successfully",
         key_id: api.engine.rotate_vapid_key().await?.to_string(),
     };
-    Ok(reply::json(StatusCode::OK, &answer))
+    let mut reply = reply::json(StatusCode::OK, &answer);
+    reply.extensions_mut().insert(Target(answer.key_id));
+    Ok(reply)
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::devices::DeviceAnswer;
 use super::export;
 use crate::api::WebPushService;
+use crate::api::journal::Target;
 use crate::api::members::{Members, parse_object};
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::query::Query;
@@ -116,7 +117,9 @@ pub(super) async fn remove(api: &WebPushService, id: &str) -> Result<Reply, Prob
         success: true,
         message: "Subscription deleted successfully",
     };
-    Ok(reply::json(StatusCode::OK, &answer))
+    let mut reply = reply::json(StatusCode::OK, &answer);
+    reply.extensions_mut().insert(Target::subscription(id));
+    Ok(reply)
 }
 
 async fn one(api: &WebPushService, which: SubscriptionRef) -> Result<Reply, Problem> {

@@ -7,9 +7,9 @@ use super::*;
 use crate::message::Notification;
 use crate::schedule::{Daily, DailyTime, NotifyType, Plan, Schedule, ScheduleLabel, ScheduleName};
 use crate::store::{
-    Change, Failure, Firing, LiveCounts, MemoryStore, NewSubscription, RetireReason, StoreError,
-    StoreErrorKind, StoredVapidKey, SubscriptionFilter, SubscriptionLimits, SubscriptionPage,
-    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    Assignment, Change, Failure, Firing, LiveCounts, MemoryStore, NewSubscription, RetireReason,
+    StoreError, StoreErrorKind, StoredVapidKey, SubscriptionFilter, SubscriptionLimits,
+    SubscriptionPage, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::{AuthSecret, Endpoint, Subscription, SubscriptionId, UaPublicKey};
 use crate::vapid::{KeyEncryptionKeys, VapidKey};
@@ -215,6 +215,68 @@ async fn the_later_registration_stays() {
     );
     assert_eq!((first.tags.len(), second.tags.len()), (1, 1));
     assert_eq!(second.retired, None);
+}
+
+/// An administrator's assignment makes no newer version of a row.
+#[tokio::test]
+async fn an_assignment_comes_along_and_reverts_none() {
+    let world = World::with_rows(5).await;
+    world.pass().await;
+    let assign = async |store: &MemoryStore, number: usize, user: &str| {
+        let row = row(store, number).await.unwrap();
+        let assignment = Assignment {
+            principal: Some(Some(user.into())),
+            tags: Some(["news".parse().unwrap()].into()),
+        };
+        let new = NewSubscription::assigning(&row, assignment);
+        let limits = SubscriptionLimits::default();
+        store.upsert(&new, &limits, at(5)).await.unwrap();
+    };
+    for (store, number, user) in [
+        (&world.from, 0, "alice"),
+        (&world.from, 1, "bob"),
+        (&world.to, 1, "carol"),
+        (&world.to, 2, "dave"),
+        (&world.to, 3, "erin"),
+    ] {
+        assign(store, number, user).await;
+    }
+    // A later response in the source.
+    let accepted = Change::Accepted(endpoint(3).key());
+    world.from.apply(&[accepted], at(6)).await.unwrap();
+    let user = async |number| {
+        let row = row(&world.to, number).await.unwrap();
+        assert_eq!(row.tags.len(), usize::from(row.principal.is_some()));
+        row.principal.map(|user| user.as_str().to_owned())
+    };
+    let expected = [
+        Some("alice"),
+        Some("carol"),
+        Some("dave"),
+        Some("erin"),
+        None,
+    ];
+    let report = world.pass().await;
+    assert_eq!((report.read, report.written), (5, 2));
+    for _ in 0..2 {
+        for (number, expected) in expected.iter().enumerate() {
+            assert_eq!(user(number).await.as_deref(), *expected, "{number}");
+        }
+        let written = row(&world.to, 3).await.unwrap();
+        assert_eq!(written.last_success_at, Some(at(6)));
+        assert!(world.pass().await.is_unchanged());
+    }
+    // It is taken back.
+    let row = row(&world.from, 0).await.unwrap();
+    let assignment = Assignment {
+        principal: Some(None),
+        tags: Some([].into()),
+    };
+    let new = NewSubscription::assigning(&row, assignment);
+    let limits = SubscriptionLimits::default();
+    world.from.upsert(&new, &limits, at(7)).await.unwrap();
+    assert_eq!(world.pass().await.written, 1);
+    assert_eq!(user(0).await, None);
 }
 
 /// Its id moves to another endpoint between the passes.

@@ -10,6 +10,7 @@ use super::{PAGE, Side};
 use crate::broadcast::Audience;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::engine::records::{Record, records};
+use crate::engine::schedules_of::schedules_of;
 use crate::error::BoxError;
 use crate::schedule::{Plan, Schedule};
 use crate::store::{
@@ -43,7 +44,7 @@ pub enum Secrets {
     /// Endpoints, secrets of subscriptions, and VAPID private keys as they are stored: sealed, or in the clear if the store has no
     /// key-encryption key. Who has the file can send to all subscribers. [`restore`] needs them.
     Included,
-    /// Push services, users and states only. Such a file cannot be restored.
+    /// Ids, push services, users and states only. Such a file cannot be restored. With an id one can unsubscribe.
     LeftOut,
 }
 
@@ -226,11 +227,9 @@ async fn write_rows(
         write(out, &Line::Subscription(Box::new(Row::of(row, secrets))))?;
         report.subscriptions += 1;
     }
-    if from.ledger.next_fire_at().await.map_err(source)?.is_none() {
-        return Ok(());
-    }
-    for row in rows {
-        let schedules = from.ledger.schedules(Some(row.id)).await.map_err(source)?;
+    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+    let schedules = schedules_of(&from.ledger, &ids).await.map_err(source)?;
+    for schedules in schedules {
         for daily in schedules.iter().filter_map(Daily::of) {
             write(out, &Line::Schedule(daily))?;
             report.schedules += 1;

@@ -17,6 +17,8 @@ pub(super) struct Entry {
     pub(super) last_seen_at: Timestamp,
     /// The types of daily notifications that it had: a bit for each, in the order of `NotifyType::ALL`.
     pub(super) types: u8,
+    /// A hash of its user and its tags.
+    pub(super) owner: [u8; 8],
 }
 
 /// A schedule of the application that the source had: hashes of its name, and of its time, audience and message.
@@ -59,25 +61,29 @@ pub(super) struct Seen {
 }
 
 impl Entry {
-    const LEN: usize = 41;
+    const LEN: usize = 49;
 
     fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         let (key, rest) = bytes.split_at_mut(32);
-        let (time, types) = rest.split_at_mut(8);
+        let (time, rest) = rest.split_at_mut(8);
+        let (types, owner) = rest.split_at_mut(1);
         key.copy_from_slice(self.key.as_bytes());
         time.copy_from_slice(&self.last_seen_at.as_millis().to_be_bytes());
         types.copy_from_slice(&[self.types]);
+        owner.copy_from_slice(&self.owner);
         bytes
     }
 
     fn from_bytes(bytes: &[u8; Self::LEN]) -> Option<Self> {
         let (key, rest) = bytes.split_first_chunk::<32>()?;
         let (time, rest) = rest.split_first_chunk::<8>()?;
+        let (types, rest) = rest.split_first()?;
         Some(Self {
             key: EndpointKey::from_bytes(*key),
             last_seen_at: Timestamp::from_millis(i64::from_be_bytes(*time)),
-            types: *rest.first()?,
+            types: *types,
+            owner: *rest.first_chunk()?,
         })
     }
 }

@@ -2,13 +2,14 @@ use std::fs;
 
 use super::*;
 
-const HEADER: &str = "tower-web-push copy 2\na\nb\n";
+const HEADER: &str = "tower-web-push copy 3\na\nb\n";
 
 fn entry(number: u8) -> Entry {
     Entry {
         key: EndpointKey::from_bytes([number + 1; 32]),
         last_seen_at: Timestamp::from_secs(i64::from(number)),
         types: number % 4,
+        owner: [number; 8],
     }
 }
 
@@ -103,7 +104,7 @@ fn the_next_pass_reads_what_the_last_one_saw() {
 fn the_journal_of_another_copy_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
-    let other = "tower-web-push copy 2\na\nc\n";
+    let other = "tower-web-push copy 3\na\nc\n";
     let mut journal = Journal::open(&path, HEADER).unwrap();
     journal.append(&entries(0..1)).unwrap();
     let refused = |header| Journal::open(&path, header).err().map(|error| error.kind());
@@ -197,7 +198,7 @@ fn a_short_journal_of_another_copy_is_refused_and_stays() {
     journal.append(&entries(0..1)).unwrap();
     drop(journal);
     let whole = fs::read(&part).unwrap();
-    let long = format!("tower-web-push copy 2\n{}\nb\n", "a".repeat(99));
+    let long = format!("tower-web-push copy 3\n{}\nb\n", "a".repeat(99));
     let error = Journal::open(&path, &long).err().unwrap();
     assert_eq!(error.kind(), CopyErrorKind::Journal);
     assert_eq!(fs::read(&part).unwrap(), whole);

@@ -62,7 +62,9 @@ const PAGE: usize = 250;
 /// Each [`pass`](Self::pass) walks through the source. It writes what the target does not have, or has in an older version,
 /// and deletes in the target what the source has deleted since the last pass. A row that the target has in a newer version
 /// stays, and one that the target has deleted is not written again, unless the source has it as retired or stale. So the first pass copies everything, and each later one
-/// what has changed since, in both directions of time: servers may use the source, the target, or both. Schedules of the
+/// what has changed since, in both directions of time: servers may use the source, the target, or both. A user and tags that were
+/// [assigned](crate::WebPush::assign) in the source since the last pass are assigned in the target, unless they were changed there
+/// too. Schedules of the
 /// application are copied by the same rule, except that one which both have changed stays as it is in the target.
 ///
 /// # What is copied
@@ -73,7 +75,7 @@ const PAGE: usize = 250;
 ///
 /// # The journal
 ///
-/// A file that records what a pass has read: 41 octets for each subscription and each schedule of the application, hashes and times
+/// A file that records what a pass has read: 49 octets for each subscription and each schedule of the application, hashes and times
 /// without secrets. A pass that was
 /// interrupted continues where it was, and the next pass compares with it. It belongs to these two stores: another copy needs
 /// another file.
@@ -146,7 +148,7 @@ impl Copy {
         mut progress: impl FnMut(&CopyReport) + Send,
     ) -> Result<CopyReport, CopyError> {
         let header = format!(
-            "tower-web-push copy 2\n{}\n{}\n",
+            "tower-web-push copy 3\n{}\n{}\n",
             self.from.ledger.description().escape_default(),
             self.to.ledger.description().escape_default()
         );

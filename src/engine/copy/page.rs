@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use sha2::{Digest as _, Sha256};
+
 use super::error::{CopyError, CopyErrorKind, source, target};
 use super::journal::{Entry, Journal};
 use super::schedules::Pair;
@@ -10,7 +12,10 @@ use crate::broadcast::Audience;
 use crate::clock::{Clock as _, Timestamp};
 use crate::engine::records::{Record, records};
 use crate::store::rules::is_newer;
-use crate::store::{Change, StoreErrorKind, SubscriptionRecord, SubscriptionRef};
+use crate::store::{
+    Assignment, Change, NewSubscription, StoreErrorKind, SubscriptionLimits, SubscriptionRecord,
+    SubscriptionRef, Upserted,
+};
 use crate::subscription::EndpointKey;
 use crate::vapid::KeyId;
 
@@ -34,6 +39,37 @@ impl Row {
     fn is_deleted_there(&self) -> bool {
         let is_as_before = |before: &Entry| self.record.last_seen_at <= before.last_seen_at;
         matches!(self.there, Record::Missing) && self.before.as_ref().is_some_and(is_as_before)
+    }
+
+    /// Whether both have the same registration of it.
+    fn is_same_registration(&self, there: &SubscriptionRecord) -> bool {
+        there.last_seen_at == self.record.last_seen_at
+    }
+
+    /// Whether the user or the tags were assigned in the target since the last pass.
+    fn is_assigned_there(&self, there: &SubscriptionRecord) -> bool {
+        let is_changed = |before: &Entry| owner(there) != before.owner;
+        self.is_same_registration(there) && self.before.as_ref().is_some_and(is_changed)
+    }
+
+    /// Whether they were in the source since, and not in the target.
+    fn is_assigned_here(&self, there: &SubscriptionRecord) -> bool {
+        let is_changed = |before: &Entry| owner(&self.record) != before.owner;
+        self.is_same_registration(there)
+            && !self.is_assigned_there(there)
+            && self.before.as_ref().is_some_and(is_changed)
+    }
+
+    /// The version to write: with the user and the tags of the target, if they were assigned there.
+    fn version(&self) -> SubscriptionRecord {
+        let mut record = self.record.clone();
+        if let Record::Found(there) = &self.there
+            && self.is_assigned_there(there)
+        {
+            record.principal = there.principal.clone();
+            record.tags = there.tags.clone();
+        }
+        record
     }
 
     fn is_wanted(&self) -> bool {
@@ -76,6 +112,14 @@ impl Row {
             Record::Missing | Record::Unreadable => None,
         }
     }
+}
+
+/// A hash of the user and the tags of a row.
+fn owner(row: &SubscriptionRecord) -> [u8; 8] {
+    // Both have strings only: they cannot fail to serialize.
+    let owner = serde_json::to_vec(&(&row.principal, &row.tags)).unwrap_or_default();
+    let hash: [u8; 32] = Sha256::digest(owner).into();
+    *hash.first_chunk().unwrap_or(&[0; 8])
 }
 
 impl Copy {
@@ -183,13 +227,16 @@ impl Copy {
         self.has_lost_none(rows)?;
         let left_out = rows.iter().filter(|row| row.is_deleted_there());
         report.left_out += left_out.count() as u64;
+        for row in rows.iter() {
+            self.assign(row, report).await?;
+        }
         let mut wanted: Vec<_> = rows.iter_mut().filter(|row| row.is_wanted()).collect();
         if wanted.is_empty() {
             return Ok(());
         }
         let keys: Vec<_> = wanted.iter().map(|row| row.record.vapid_key).collect();
         self.know(keys.iter().copied(), known, report).await?;
-        let records: Vec<_> = wanted.iter().map(|row| row.record.clone()).collect();
+        let records: Vec<_> = wanted.iter().map(|row| row.version()).collect();
         // The endpoint has another id there, which names the daily notifications. The new one gets them first: whichever
         // call fails, the id that the row has names them all. A schedule without a row ends when it is due.
         let mut given = Vec::new();
@@ -224,6 +271,31 @@ impl Copy {
                 }
                 None => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Gives a row of the target the user and the tags that it was assigned in the source. They make no newer version of it.
+    async fn assign(&self, row: &Row, report: &mut CopyReport) -> Result<(), CopyError> {
+        let Record::Found(there) = &row.there else {
+            return Ok(());
+        };
+        if row.is_wanted() || !row.is_assigned_here(there) {
+            return Ok(());
+        }
+        let assignment = Assignment {
+            principal: Some(row.record.principal.clone()),
+            tags: Some(row.record.tags.clone()),
+        };
+        let new = NewSubscription::assigning(there, assignment);
+        // It removes no other device of the user.
+        let limits = SubscriptionLimits::new(u64::MAX, u32::MAX).with_unproven(u64::MAX);
+        let stored = self
+            .to
+            .subscriptions
+            .upsert(&new, &limits, self.clock.now());
+        if let Upserted::Stored { .. } = stored.await.map_err(target)? {
+            report.written += 1;
         }
         Ok(())
     }
@@ -271,6 +343,7 @@ impl Copy {
                     key: row.key,
                     last_seen_at: row.last_seen_at(),
                     types,
+                    owner: owner(&row.record),
                 });
             }
         }

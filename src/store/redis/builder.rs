@@ -33,6 +33,7 @@ pub struct RedisBuilder {
     extra_roots: Vec<Vec<u8>>,
     limits: Limits,
     listen: Option<String>,
+    existing_only: bool,
 }
 
 impl RedisBuilder {
@@ -50,6 +51,7 @@ impl RedisBuilder {
                 answer: Self::RESPONSE_TIMEOUT,
             },
             listen: None,
+            existing_only: false,
         }
     }
 
@@ -85,6 +87,13 @@ impl RedisBuilder {
         self
     }
 
+    /// Refuses a prefix under which nothing is stored, instead of beginning a store there: for what reads only, where a wrong
+    /// prefix or number of a database is more likely than a new store.
+    pub const fn existing_only(mut self) -> Self {
+        self.existing_only = true;
+        self
+    }
+
     /// Connects to a server: `redis://[[user]:password@]host[:port][/database]`, or `rediss://` with TLS; `valkey://` and
     /// `valkeys://` mean the same. User and password may be percent-encoded. The only parameter is `?protocol=2` or `3`;
     /// others, and a fragment, are refused.
@@ -93,7 +102,8 @@ impl RedisBuilder {
     ///
     /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured) if the URL or the prefix is invalid, the certificate
     /// or the password is refused, or the server is older than 6.2, is a replica, evicts keys
-    /// (`maxmemory-policy allkeys-*`) or holds data of a newer version of this crate or from before its first release.
+    /// (`maxmemory-policy allkeys-*`) or holds data of a newer version of this crate or from before its first release, or, after
+    /// [`existing_only`](Self::existing_only), if there is no store under the prefix.
     /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) if it is out of reach or still loading.
     ///
     /// # Cancel safety
@@ -152,7 +162,7 @@ impl RedisBuilder {
         let namespace = format!("{{{}}}", self.prefix);
         let inner = Inner::of(link, listen, self.limits, namespace);
         let store = RedisStore::new(Arc::new(inner));
-        start::check(&store).await?;
+        start::check(&store, self.existing_only).await?;
         let place = start::place(&store).await;
         store.inner.place.get_or_init(|| place);
         Ok(store)

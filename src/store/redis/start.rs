@@ -17,8 +17,8 @@ pub(super) const FORMAT: i64 = 6;
 /// The oldest server that has all the commands.
 const OLDEST: (u32, u32) = (6, 2);
 
-/// Checks the server and the version of its data. Writes the version if there is none.
-pub(super) async fn check(store: &RedisStore) -> Result<(), StoreError> {
+/// Checks the server and the version of its data. Writes the version if there is none, or refuses that.
+pub(super) async fn check(store: &RedisStore, existing_only: bool) -> Result<(), StoreError> {
     let info = match store.run(&INSPECT, &Args::default()).await? {
         // The user may not call INFO.
         Value::Nil => String::new(),
@@ -55,7 +55,14 @@ pub(super) async fn check(store: &RedisStore) -> Result<(), StoreError> {
             );
         }
     }
-    let format = store.run(&BEGIN, &Args::default().number(FORMAT)).await?;
+    let begin = match existing_only {
+        true => Args::default(),
+        false => Args::default().number(FORMAT),
+    };
+    let format = store.run(&BEGIN, &begin).await?;
+    if format == Value::Nil {
+        return Err(misconfigured("there is no store under this prefix"));
+    }
     layout::check(parse(&bytes(format)?)?, FORMAT)
 }
 

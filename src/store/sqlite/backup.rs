@@ -4,18 +4,65 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::InterruptHandle;
 
 use super::connection::{self, Connection, create_private};
 use super::error::{failed_to_open, misconfigured};
 use super::schema;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Copies the store in `from` to the new file `to`.
-pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+/// Stops a copy when it is dropped.
+pub(super) struct StopOnDrop(pub(super) Arc<Stop>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Whether a copy goes on, and how to interrupt it.
+#[derive(Default)]
+pub(super) struct Stop(Mutex<Running>);
+
+#[derive(Default)]
+struct Running {
+    is_stopped: bool,
+    handle: Option<InterruptHandle>,
+}
+
+impl Stop {
+    fn stop(&self) {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        running.is_stopped = true;
+        if let Some(handle) = running.handle.take() {
+            handle.interrupt();
+        }
+    }
+
+    /// Refuses to go on after [`stop`](Self::stop), and lets it interrupt this connection from now on.
+    fn check(&self, conn: &Connection) -> Result<(), StoreError> {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.is_stopped {
+            return Err(StoreError::new(
+                StoreErrorKind::Unavailable,
+                "the copy was stopped",
+            ));
+        }
+        running.handle = Some(conn.get_interrupt_handle());
+        Ok(())
+    }
+}
+
+/// Copies the store in `from` to the new file `to`. Stopped, it leaves no file.
+pub(super) fn copy(from: &Path, to: &Path, stop: &Stop) -> Result<(), StoreError> {
     let conn = open(from).map_err(|error| error.about(from.display()))?;
     let part = Part::create(to).map_err(|error| error.about(to.display()))?;
     let both = format!("{} to {}", from.display(), to.display());
+    stop.check(&conn)?;
     fill(&conn, &part.path).map_err(|error| error.about(both))?;
+    stop.check(&conn)?;
     part.finish(to)
         .map_err(|error| unfinished(error).about(to.display()))
 }

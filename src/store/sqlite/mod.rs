@@ -262,7 +262,7 @@ impl SqliteStore {
     ///
     /// # Cancel safety
     ///
-    /// After the future is dropped, its thread finishes the copy.
+    /// After the future is dropped, its thread stops within moments, and removes what it has written.
     ///
     /// # Security
     ///
@@ -270,7 +270,9 @@ impl SqliteStore {
     /// cannot be used.
     pub async fn backup(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), StoreError> {
         let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
-        blocking("web-push-backup", move || backup::copy(&from, &to)).await
+        let stop = Arc::<backup::Stop>::default();
+        let _stops = backup::StopOnDrop(Arc::clone(&stop));
+        blocking("web-push-backup", move || backup::copy(&from, &to, &stop)).await
     }
 
     /// Closes the database for all clones of this handle, after the queued calls.

@@ -142,3 +142,34 @@ async fn what_is_dropped_before_its_end_is_counted() {
         assert_eq!(scrape.sum(selector), 1.0, "{selector}: {scrape:#?}");
     }
 }
+
+/// A future that is dropped notes the end of no attempt.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_dropped_has_nothing_in_flight() {
+    let metrics = Metrics::default();
+    let _recorder = ::metrics::set_default_local_recorder(&metrics);
+    let world = World::with(FCM, |builder| builder.in_flight_per_origin_at_least(20)).await;
+    world.subscribers(4).await;
+    world.prove().await;
+    world.service.script(When::any(), Answer::never());
+    let replica = world.replica().await;
+    let in_flight = async || {
+        let scrape = scrape(&metrics, &world.push).await;
+        scrape.sum("web_push_in_flight")
+    };
+    assert_eq!(in_flight().await, 0.0);
+    let mut running = Vec::new();
+    for push in [&world.push, &replica] {
+        running.push(tokio::spawn(push.run(pending())));
+        let queued = push.enqueue(Audience::All, Message::new("x")).await;
+        queued.unwrap();
+        sleep(Duration::from_secs(2)).await;
+    }
+    // Those of both workers.
+    assert_eq!(in_flight().await, 8.0);
+    for running in running {
+        running.abort();
+        assert!(running.await.unwrap_err().is_cancelled());
+    }
+    assert_eq!(in_flight().await, 0.0);
+}

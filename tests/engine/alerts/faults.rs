@@ -10,11 +10,12 @@ use tokio::time::sleep;
 use tower::ServiceExt as _;
 use tower_web_push::Registration;
 use tower_web_push::api::{AdminCredentials, ApiSettings};
-use tower_web_push::store::SqliteStore;
+use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule};
+use tower_web_push::store::{ScheduleStore as _, SqliteStore};
 
-use super::{Alert, RULES, Scrape, fires, process, scrape};
+use super::{Alert, RULES, Scrape, fires, process, scrape, time};
 use crate::delivery::world::*;
-use crate::support::alert_rules::rules;
+use crate::support::alert_rules::{matches, rules};
 use crate::support::tampered_store::TamperedStore;
 
 /// A world with 20 subscribers that accepted a message each, and a worker.
@@ -69,13 +70,17 @@ pub(super) async fn no_server_is_scraped(alert: Alert) {
 
 pub(super) async fn the_store_fails(alert: Alert) {
     let world = World::at(FCM).await;
-    for call in ["stats", "tallies"] {
+    // The last one is of the table of subscriptions, which may be another store.
+    for call in ["stats", "tallies", "page"] {
         let (store, push) = tampered(&world).await;
         let before = alert.quiet(&push).await;
         store.fail(call);
+        // What `/ready` was told is good for a second.
+        sleep(Duration::from_secs(1)).await;
         alert.fires(&before, &push).await;
         store.fail(None);
         store.hang(call);
+        sleep(Duration::from_secs(1)).await;
         alert.fires(&before, &push).await;
     }
     // What reads works, and what the worker writes fails.
@@ -167,6 +172,14 @@ pub(super) async fn messages_are_too_large(alert: Alert) {
         world.enqueue().await;
         world.settle().await;
     }
+    // A large broadcast that was cancelled hides nothing.
+    for _ in 0..50 {
+        let cancelled = world.enqueue().await;
+        world.push.cancel(cancelled).await.unwrap();
+    }
+    let now = scrape(&alert.metrics, &world.push).await;
+    let cancelled = now.sum("web_push_finished_total{outcome=\"cancelled\"}");
+    assert!(cancelled >= 250.0, "{now:#?}");
     alert.fires(&before, &world.push).await;
 }
 
@@ -192,9 +205,62 @@ pub(super) async fn messages_to_a_strangers_server_fail(alert: Alert) {
     }
 }
 
+/// No request fails: none is made.
+pub(super) async fn messages_expire_behind_a_limit(alert: Alert) {
+    let busy = Answer::status(StatusCode::TOO_MANY_REQUESTS).with_retry_after(600);
+    for (origin, expected) in [(FCM, true), ("https://push.stranger.example", false)] {
+        let world = World::at(origin).await;
+        world.subscribers(20).await;
+        world.prove().await;
+        world.service.script(When::any(), busy.clone());
+        world.enqueue().await;
+        world.settle().await;
+        world.clock.advance(Duration::from_secs(4));
+        world.settle().await;
+        let before = alert.quiet(&world.push).await;
+        for _ in 0..2 {
+            let code = Message::new("123456").with_ttl(Ttl::from_secs(60));
+            world.push.enqueue(Audience::All, code).await.unwrap();
+            world.settle().await;
+            world.clock.advance(2 * MINUTE);
+            world.settle().await;
+        }
+        let now = scrape(&alert.metrics, &world.push).await;
+        let expired = "web_push_finished_total{outcome=\"expired\"}";
+        assert_eq!(now.sum(expired) - before.sum(expired), 40.0, "{now:#?}");
+        assert_eq!(alert.fires_in(&before, &now), expected, "{origin}");
+        // No other rule wakes somebody.
+        for rule in rules(RULES) {
+            assert!(
+                rule.severity != "page"
+                    || [
+                        "WebPushWorkerMissing",
+                        "WebPushExpiring",
+                        "WebPushMessagesLate"
+                    ]
+                    .contains(&&*rule.name)
+                    || !fires(&rule, &[&before], &now),
+                "{rule:?}"
+            );
+        }
+    }
+}
+
 pub(super) async fn the_sender_is_refused(alert: Alert) {
     let refusal = Answer::status(StatusCode::FORBIDDEN).with_body("invalid JWT provided");
-    proven_then(&alert, refusal).await;
+    let (before, world) = proven_and(&alert, refusal).await;
+    alert.fires(&before, &world.push).await;
+    // A pause ends, and the next request brings a new one: it is one alert.
+    let closed = scrape(&alert.metrics, &world.push).await;
+    world.clock.advance(60 * MINUTE);
+    let open = scrape(&alert.metrics, &world.push).await;
+    assert_eq!(open.sum("web_push_gates_closed"), 0.0, "{open:#?}");
+    let now = time();
+    let minutes_ago = |minutes: f64| now - 60.0 * minutes;
+    let still = [(minutes_ago(10.0), &closed), (now, &open)];
+    assert!(matches(&alert.rule.expression, &still));
+    let over = [(minutes_ago(20.0), &closed), (now, &open)];
+    assert!(!matches(&alert.rule.expression, &over));
 }
 
 pub(super) async fn a_push_service_is_down(alert: Alert) {
@@ -245,6 +311,58 @@ pub(super) async fn a_key_is_missing(alert: Alert) {
     world.enqueue().await;
     world.push.tick().await.unwrap();
     alert.fires(&before, &world.push).await;
+    let hourly = async || {
+        world.clock.advance(60 * MINUTE);
+        world.settle().await;
+        scrape(&alert.metrics, &world.push).await
+    };
+    assert!(alert.fires_in(&before, &hourly().await));
+    // The key is lost for good.
+    let known = KeyId::of(&world.push.vapid_public_key());
+    world.push.give_up_key(known).await.unwrap_err();
+    assert_eq!(
+        world
+            .push
+            .give_up_key(lost.default_vapid_key)
+            .await
+            .unwrap(),
+        1
+    );
+    let given_up = scrape(&alert.metrics, &world.push).await;
+    assert!(!alert.fires_in(&before, &given_up), "{given_up:#?}");
+    let row = world
+        .store
+        .get(&[SubscriptionRef::Id(lost.id)])
+        .await
+        .unwrap();
+    assert!(row[0].as_ref().unwrap().stale_since.is_some());
+    assert_eq!(
+        world
+            .push
+            .give_up_key(lost.default_vapid_key)
+            .await
+            .unwrap(),
+        0
+    );
+
+    // The last user of another one unsubscribes.
+    let subscription = world
+        .service
+        .user_agent()
+        .subscribe(&world.push.vapid_public_key());
+    let other = NewSubscription::new(subscription.unwrap(), KeyId::from_bytes([8; KeyId::LEN]));
+    let now = world.clock.now() - 2 * MINUTE;
+    world
+        .store
+        .upsert(&other, &SubscriptionLimits::default(), now)
+        .await
+        .unwrap();
+    world.enqueue().await;
+    world.push.tick().await.unwrap();
+    alert.fires(&before, &world.push).await;
+    world.push.unsubscribe(other.id).await.unwrap();
+    let gone = hourly().await;
+    assert!(!alert.fires_in(&before, &gone), "{gone:#?}");
 }
 
 /// SQLite reads on a thread of its own, so the recorder is that of the process.
@@ -295,6 +413,24 @@ pub(super) async fn a_page_cannot_be_read(alert: Alert) {
     store.fail("page");
     push.tick().await.unwrap_err();
     alert.fires(&before, &push).await;
+}
+
+pub(super) async fn daily_notifications_are_too_late(alert: Alert) {
+    let world = World::at(FCM).await;
+    let (_, row) = world.subscribe().await;
+    let plan = Plan::Subscriber {
+        subscription: row.id,
+        notify_type: NotifyType::DailyCheck,
+        message: None,
+    };
+    let time = DailyTime::new(9, 0).unwrap();
+    let daily = Schedule::new(plan, time, world.clock.now() + 60 * MINUTE);
+    world.store.put_schedule(&daily).await.unwrap();
+    let before = alert.quiet(&world.push).await;
+    // A downtime, in which no worker runs.
+    world.clock.advance(3 * 24 * 60 * MINUTE);
+    world.settle().await;
+    alert.fires(&before, &world.push).await;
 }
 
 pub(super) async fn calls_fail(alert: Alert) {
@@ -378,6 +514,12 @@ pub(super) async fn the_api_fails(alert: Alert) {
     sleep(Duration::from_secs(1)).await;
     for _ in 0..20 {
         assert_eq!(ping().await, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    // Those of an orchestrator, which would outnumber the others.
+    for _ in 0..500 {
+        let probe = Request::get("/live").body(Body::empty()).unwrap();
+        let answer = push.service().oneshot(probe).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
     }
     let few = scrape(&alert.metrics, &push).await;
     assert!(!alert.fires_in(&before, &few), "few requests: {few:#?}");

@@ -133,6 +133,7 @@ alerts! {
     messages_are_accepted_late "WebPushDeliverySlow"
     messages_are_too_large "WebPushNotAccepted"
     messages_to_a_strangers_server_fail "WebPushNotAcceptedAnywhere"
+    messages_expire_behind_a_limit "WebPushExpiring"
     the_sender_is_refused "WebPushSenderRefused"
     a_push_service_is_down "WebPushPushServiceUnreachable"
     a_push_service_limits_all "WebPushRateLimited"
@@ -141,6 +142,7 @@ alerts! {
     a_row_is_damaged "WebPushRowsUnreadable"
     a_page_cannot_be_read "WebPushBroadcastParked"
     an_entry_is_refused "WebPushOutboxRefused"
+    daily_notifications_are_too_late "WebPushDailySkipped"
     calls_fail "WebPushStoreErrors"
     the_store_is_full "WebPushStoreFull"
     claims_are_slow "WebPushStoreSlow"
@@ -247,6 +249,10 @@ fn the_evaluator_tells_true_from_false() {
         ("a_total{k=\"v\"} > 3 and a_total{k=\"w\"} == 5", false),
         ("max_over_time(a_total{k=\"v\"}[5m]) > 3", true),
         ("max_over_time(a_total{k=\"v\"}[5m]) > 4", false),
+        ("sum(max by (job) (a_total{k=~\"v|w\"})) > 4", true),
+        ("sum(max by (job) (a_total{k=~\"v|w\"})) > 5", false),
+        ("sum(max by (job, k) (a_total{k=~\"v|w\"})) > 8", true),
+        ("sum(max by (k) (b_total)) > 0", false),
         ("a_total{k=~\"v|v\\\\.0\"} > 3", true),
         ("a_total{k=~\"v\\\\.0|.\\\\.\"} > 3", false),
     ] {

@@ -459,3 +459,45 @@ async fn store_rows(store: &TamperedStore) -> u64 {
         .await
         .unwrap()
 }
+
+/// An open console lists them again and again: not with a read for each row.
+#[tokio::test(start_paused = true)]
+async fn a_page_of_subscriptions_reads_their_schedules_side_by_side() {
+    let store = std::sync::Arc::new(TamperedStore::default());
+    let world = World::with(|builder| builder.store(std::sync::Arc::clone(&store))).await;
+    let mut ids = Vec::new();
+    for number in 0..100 {
+        let (_, row) = world.browser();
+        let answer = world.post_as(&number.to_string(), "/subscribe", &row).await;
+        ids.push((answer.id(), row));
+    }
+    let list = async || {
+        store.take_calls();
+        let began = tokio::time::Instant::now();
+        let all = SubscriptionFilter::default();
+        let list = world.push.subscriptions(&all, None, 100).await.unwrap();
+        let reads = store.take_calls();
+        let reads = reads.iter().filter(|call| **call == "schedules").count();
+        (list.subscriptions, reads, began.elapsed())
+    };
+    store.delay("schedules", Duration::from_secs(1));
+    let (listed, reads, took) = list().await;
+    assert_eq!((listed.len(), reads, took), (100, 0, Duration::ZERO));
+    let (one, row) = &ids[42];
+    store.delay("none", Duration::ZERO);
+    let daily = with(row, json!({"notifyTime": {"utcHour": 8}}));
+    let answer = world.post_as("42", "/subscribe", &daily).await;
+    assert_eq!(answer.status, 200);
+    store.delay("schedules", Duration::from_secs(1));
+    let (listed, reads, took) = list().await;
+    assert_eq!((listed.len(), reads), (100, 100));
+    // 32 at a time.
+    assert_eq!(took, Duration::from_secs(4));
+    for info in listed {
+        let expected = usize::from(info.device.id == *one);
+        assert_eq!(info.device.schedules.len(), expected);
+    }
+    store.fail("schedules");
+    let all = SubscriptionFilter::default();
+    world.push.subscriptions(&all, None, 100).await.unwrap_err();
+}

@@ -21,13 +21,14 @@ use tower_web_push::subscription::{
 
 use super::world::{World, next, notify, subscription};
 use crate::support::server_process::{command, example, finish};
+use crate::support::servers::{Kind, shared};
 
 const P256DH: &str =
     "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
 /// Many enough that a copy takes a while.
 const ROWS: usize = 10_000;
 
-fn url(path: &Path) -> String {
+fn url_of(path: &Path) -> String {
     format!("sqlite://{}", path.display())
 }
 
@@ -64,7 +65,7 @@ async fn count(path: &Path) -> u64 {
 
 fn copy(name: &str, from: &Path, to: &str, journal: &Path) -> Command {
     let mut command = command(name, &[]);
-    command.args(["copy", "--from", &url(from), "--to", to]);
+    command.args(["copy", "--from", &url_of(from), "--to", to]);
     command.arg("--journal").arg(journal);
     command
 }
@@ -88,14 +89,14 @@ pub(crate) async fn a_killed_copy_goes_on_while_messages_are_sent(name: &str) {
         world.folder.path().join("new.db"),
         world.folder.path().join("journal"),
     );
-    let mut killed = copy(name, &from, &url(&to), &journal)
+    let mut killed = copy(name, &from, &url_of(&to), &journal)
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
     // In the middle of it.
     let part = world.folder.path().join("journal.part");
     let began = Instant::now();
-    while fs::metadata(&part).map_or(0, |file| file.len()) < 41 * 1_000 {
+    while fs::metadata(&part).map_or(0, |file| file.len()) < 49 * 1_000 {
         assert!(
             began.elapsed() < Duration::from_secs(120),
             "it does not begin"
@@ -112,7 +113,7 @@ pub(crate) async fn a_killed_copy_goes_on_while_messages_are_sent(name: &str) {
     let message = json!({"title": "Meanwhile", "audience": {"ids": [id]}});
     let sent = notify(&client, "/web-push/notify", &message).await;
     assert_eq!(sent.status, StatusCode::ACCEPTED, "{sent:?}");
-    let output = finish(copy(name, &from, &url(&to), &journal)).await;
+    let output = finish(copy(name, &from, &url_of(&to), &journal)).await;
     assert!(output.status.success(), "{}", said(&output));
     let received = next(&browser).await.json::<Value>().unwrap();
     assert_eq!(received["title"], "Meanwhile");
@@ -127,7 +128,7 @@ pub(crate) async fn a_killed_copy_goes_on_while_messages_are_sent(name: &str) {
     assert_eq!(count(&to).await, ROWS as u64 + 1);
 
     // Servers move to the copy.
-    let (moved, client) = world.start(name, &[("STORE_URL", &url(&to))]).await;
+    let (moved, client) = world.start(name, &[("STORE_URL", &url_of(&to))]).await;
     let sent = notify(&client, "/web-push/notify", &message).await;
     assert_eq!(sent.status, StatusCode::ACCEPTED, "{sent:?}");
     next(&browser).await;
@@ -135,7 +136,7 @@ pub(crate) async fn a_killed_copy_goes_on_while_messages_are_sent(name: &str) {
     let body = json!({"client_uuid": id});
     let left = client.post("/web-push/unsubscribe", &body).await;
     assert_eq!(left.status, StatusCode::OK);
-    let output = finish(copy(name, &from, &url(&to), &journal)).await;
+    let output = finish(copy(name, &from, &url_of(&to), &journal)).await;
     assert!(
         said(&output).contains("1 subscriptions were not written"),
         "{}",
@@ -147,9 +148,9 @@ pub(crate) async fn a_killed_copy_goes_on_while_messages_are_sent(name: &str) {
     let mut passed = fs::read(&journal).unwrap();
     let head = passed.split_inclusive(|octet| *octet == b'\n').take(3);
     let head: usize = head.map(<[u8]>::len).sum();
-    passed.truncate(head + 41 * 100);
+    passed.truncate(head + 49 * 100);
     fs::write(&part, passed).unwrap();
-    let output = finish(copy(name, &from, &url(&to), &journal)).await;
+    let output = finish(copy(name, &from, &url_of(&to), &journal)).await;
     assert!(
         said(&output).contains("what has changed meanwhile"),
         "{}",
@@ -189,9 +190,9 @@ pub(crate) async fn a_full_or_dead_target_loses_nothing(name: &str) {
         .args([
             "copy",
             "--from",
-            &url(&from),
+            &url_of(&from),
             "--to",
-            &url(&to),
+            &url_of(&to),
             "--journal",
         ])
         .arg(&journal)
@@ -209,7 +210,7 @@ pub(crate) async fn a_full_or_dead_target_loses_nothing(name: &str) {
     assert!(said(&output).contains("Run it again to continue."));
     let copied = count(&to).await;
     assert!((1..ROWS as u64).contains(&copied), "{copied}");
-    let output = finish(copy(name, &from, &url(&to), &journal)).await;
+    let output = finish(copy(name, &from, &url_of(&to), &journal)).await;
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(count(&to).await, ROWS as u64);
     assert_eq!(count(&from).await, ROWS as u64);
@@ -224,7 +225,7 @@ pub(crate) async fn an_export_is_restored_into_another_store(name: &str) {
     assert_eq!(answer.status, StatusCode::OK);
     let folder = world.folder.path();
     let run = async |store: &Path, arguments: &[&str]| {
-        let mut command = command(name, &[("STORE_URL", &url(store))]);
+        let mut command = command(name, &[("STORE_URL", &url_of(store))]);
         command.args(arguments);
         finish(command).await
     };
@@ -259,7 +260,7 @@ pub(crate) async fn an_export_is_restored_into_another_store(name: &str) {
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("the store is not empty"));
 
-    let (moved, client) = world.start(name, &[("STORE_URL", &url(&new))]).await;
+    let (moved, client) = world.start(name, &[("STORE_URL", &url_of(&new))]).await;
     let sent = notify(&client, "/web-push/notify", &json!({"title": "Moved"})).await;
     assert_eq!(sent.status, StatusCode::ACCEPTED);
     let received = next(&browser).await.json::<Value>().unwrap();
@@ -281,4 +282,135 @@ pub(crate) async fn an_export_is_restored_into_another_store(name: &str) {
     let output = run(&new, &["restore", "--into-others", backup]).await;
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(count(&new).await, 1);
+}
+
+/// As `docker compose exec -T web-push axum_server backup - >FILE` does.
+pub(crate) async fn a_backup_to_standard_output_can_be_restored(name: &str) {
+    let world = World::new().await;
+    let folder = world.folder.path();
+    for (kind, parameter) in [(Kind::Redis, "prefix"), (Kind::Postgres, "schema")] {
+        let Some(url) = shared(kind) else {
+            continue;
+        };
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let space = SubscriptionId::random().to_string().replace('-', "_");
+        let store_url = format!("{url}{separator}{parameter}=backup_{space}");
+        let (server, client) = world.start(name, &[("STORE_URL", &store_url)]).await;
+        let browser = world.push_service.user_agent();
+        let body = subscription(&client, &browser, json!({})).await;
+        let answer = client.post("/web-push/subscribe", &body).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        let mut backup = command(name, &[("STORE_URL", &store_url)]);
+        backup.args(["backup", "-"]);
+        let output = finish(backup).await;
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(server.terminate().await.code(), Some(0));
+        let file = folder.join(format!("{kind:?}.jsonl"));
+        fs::write(&file, &output.stdout).unwrap();
+        let to = folder.join(format!("{kind:?}.db"));
+        let mut restore = command(name, &[("STORE_URL", &url_of(&to))]);
+        restore.arg("restore").arg(&file);
+        let output = finish(restore).await;
+        assert!(output.status.success(), "{kind:?}: {}", said(&output));
+        assert_eq!(count(&to).await, 1);
+    }
+    // An SQLite file is copied as it is: not as a stream.
+    let (server, _) = world.start(name, &[]).await;
+    let mut backup = command(name, &[("STORE_URL", &world.store_url())]);
+    backup.args(["backup", "-"]).current_dir(folder);
+    let output = finish(backup).await;
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("export -"), "{}", said(&output));
+    assert!(!folder.join("-").exists());
+    assert_eq!(server.terminate().await.code(), Some(0));
+}
+
+/// The files that it has begun hold secrets under names that `ls` does not show.
+pub(crate) async fn a_command_that_is_interrupted_leaves_no_file(name: &str) {
+    let world = World::new().await;
+    let (server, _) = world.start(name, &[]).await;
+    assert_eq!(server.terminate().await.code(), Some(0));
+    let from = world.folder.path().join("push.db");
+    fill(&from, 3 * ROWS).await;
+    let folder = world.folder.path().join("copies");
+    fs::create_dir(&folder).unwrap();
+    let names = || -> Vec<_> {
+        let files = fs::read_dir(&folder).unwrap();
+        files.map(|file| file.unwrap().file_name()).collect()
+    };
+    for (task, signal) in [("export", "INT"), ("backup", "TERM")] {
+        let mut was_interrupted = false;
+        for _ in 0..20 {
+            let to = folder.join(task);
+            let mut command = command(name, &[("STORE_URL", &url_of(&from))]);
+            let mut running = command.arg(task).arg(&to).spawn().unwrap();
+            while names().is_empty() && running.try_wait().unwrap().is_none() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            if let Some(id) = running.id() {
+                let mut kill = Command::new("kill");
+                kill.args(["-s", signal, &id.to_string()]);
+                kill.stderr(Stdio::null()).status().await.unwrap();
+            }
+            let status = running.wait().await.unwrap();
+            if status.success() {
+                // It was faster.
+                assert_eq!(names(), [task]);
+                fs::remove_file(&to).unwrap();
+                continue;
+            }
+            assert_eq!(status.code(), Some(130), "{task}");
+            assert!(names().is_empty(), "{:?}", names());
+            was_interrupted = true;
+            break;
+        }
+        assert!(was_interrupted, "{task}");
+    }
+    let mut conn = command(name, &[("STORE_URL", &url_of(&from))]);
+    conn.arg("export").arg(folder.join("whole"));
+    assert!(finish(conn).await.status.success());
+}
+
+/// What was copied stays, and the next run goes on.
+pub(crate) async fn a_full_journal_is_an_interruption(name: &str) {
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    let world = World::new().await;
+    let (server, _) = world.start(name, &[]).await;
+    assert_eq!(server.terminate().await.code(), Some(0));
+    let from = world.folder.path().join("push.db");
+    fill(&from, ROWS).await;
+    let separator = if url.contains('?') { '&' } else { '?' };
+    let to = format!("{url}{separator}prefix=copy-{}", SubscriptionId::random());
+    let journal = world.folder.path().join("journal");
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 200; exec \"$0\" \"$@\""])
+        .arg(example(name))
+        .args(["copy", "--from", &url_of(&from), "--to", &to, "--journal"])
+        .arg(&journal)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let output = finish(limited).await;
+    let said = said(&output);
+    assert!(
+        said.contains("the journal of the copy cannot be used"),
+        "{said}"
+    );
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("Run it again to continue."), "{said}");
+    // At the beginning it is no interruption.
+    fs::write(
+        world.folder.path().join("other.part"),
+        "of another program\n",
+    )
+    .unwrap();
+    let other = world.folder.path().join("other");
+    let output = finish(copy(name, &from, &to, &other)).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let output = finish(copy(name, &from, &to, &journal)).await;
+    assert!(output.status.success(), "{output:?}");
 }

@@ -49,6 +49,43 @@ pub(crate) async fn a_user_is_erased_from_the_store_of_a_running_server(name: &s
     assert_eq!(server.terminate().await.code(), Some(0));
 }
 
+/// It has begun, so it has to be repeated: the settings are not at fault.
+pub(crate) async fn an_erasure_that_fails_on_its_way_says_so(name: &str) {
+    let world = World::new().await;
+    let more = [
+        ("TRUSTED_PROXIES", "1"),
+        ("PRINCIPAL_HEADER", "Remote-User"),
+    ];
+    let (server, client) = world.start(name, &more).await;
+    let browser = world.push_service.user_agent();
+    let body = subscription(&client, &browser, json!({})).await;
+    let call = client.call(http::Method::POST, "/web-push/subscribe");
+    let call = call
+        .header("remote-user", "alice")
+        .header("x-forwarded-for", "192.0.2.1");
+    assert_eq!(call.json(&body).send().await.status, 200);
+    assert_eq!(server.terminate().await.code(), Some(0));
+    let conn = rusqlite::Connection::open(world.folder.path().join("push.db")).unwrap();
+    conn.execute_batch(
+        "CREATE TRIGGER refuse BEFORE DELETE ON subscription BEGIN SELECT RAISE(ABORT, 'no'); END",
+    )
+    .unwrap();
+    let store_url = world.store_url();
+    let erase = async || {
+        let mut command = command(name, &World::settings(&store_url));
+        command.args(["erase-user", "alice"]);
+        finish(command).await
+    };
+    let output = erase().await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("it is not complete: run it again"), "{said}");
+    conn.execute_batch("DROP TRIGGER refuse").unwrap();
+    drop(conn);
+    let output = erase().await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
 pub(crate) async fn nothing_is_created_for_an_erasure(name: &str) {
     let world = World::new().await;
     let store_url = world.store_url();

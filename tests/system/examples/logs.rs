@@ -130,7 +130,65 @@ pub(crate) async fn administrators_and_wrong_credentials_are_told_without_secret
     // A visitor without credentials is no attempt.
     client.get("/web-push/stats").await;
     let call = client.call(Method::POST, "/web-push/regenerate-vapid");
-    assert_eq!(call.bearer(TOKEN).send().await.status, StatusCode::OK);
+    let made = call.bearer(TOKEN).send().await;
+    assert_eq!(made.status, StatusCode::OK);
+    let key = made.json()["keyId"].as_str().unwrap().to_owned();
+    // What it was about is told, and of an id, with which one can unsubscribe, the beginning.
+    let call = client.call(Method::GET, "/web-push/subscriptions");
+    let listed = call.bearer(TOKEN).send().await.json();
+    let id = listed["subscriptions"][0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let path = format!("/web-push/subscriptions/{id}");
+    for (call, body) in [
+        (client.call(Method::PATCH, &path), json!({"user": "alice"})),
+        (client.call(Method::PATCH, &path), json!({"user": null})),
+        (
+            client.call(Method::POST, "/web-push/open-gate"),
+            json!({"origin": "https://push.example.com"}),
+        ),
+        (client.call(Method::DELETE, &path), json!({})),
+    ] {
+        let done = call.bearer(TOKEN).json(&body).send().await;
+        assert_eq!(done.status, StatusCode::OK, "{done:?}");
+    }
+    let csv = client.call(Method::GET, "/web-push/subscriptions?format=csv");
+    assert_eq!(csv.bearer(TOKEN).send().await.status, StatusCode::OK);
+    let told = async {
+        loop {
+            let told = lines(&server.printed(), "administrator");
+            if told
+                .iter()
+                .any(|line| line["action"] == "list_subscriptions")
+            {
+                return told;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let told = timeout(LIMIT, told).await.unwrap();
+    let told: Vec<_> = told
+        .iter()
+        .map(|line| (line["action"].as_str().unwrap(), line["target"].as_str()))
+        .collect();
+    let short = &id[..8];
+    let (assigned, taken) = (
+        format!("{short}, user alice"),
+        format!("{short}, user none"),
+    );
+    assert_eq!(
+        told,
+        [
+            ("notify", None),
+            ("regenerate_vapid", Some(&*key)),
+            ("change_subscription", Some(&*assigned)),
+            ("change_subscription", Some(&*taken)),
+            ("open_gate", Some("https://push.example.com")),
+            ("remove_subscription", Some(short)),
+            ("list_subscriptions", Some("all that match, as CSV")),
+        ]
+    );
     line(&server, "a new VAPID key is active; the others stay usable").await;
     let refusals = "administrators' requests were refused";
     assert_eq!(lines(&server.printed(), refusals), [] as [Value; 0]);
@@ -154,8 +212,8 @@ pub(crate) async fn administrators_and_wrong_credentials_are_told_without_secret
     let other = client
         .call(Method::DELETE, "/web-push/broadcasts/x")
         .bearer(TOKEN);
-    let id = other.send().await.header("x-request-id").to_owned();
-    assert_eq!(id.len(), 32, "{id}");
+    let request = other.send().await.header("x-request-id").to_owned();
+    assert_eq!(request.len(), 32, "{request}");
     let printed = server.terminate_and_read().await;
     assert_eq!(lines(&printed, refusals).len(), 1, "{printed}");
     for secret in [
@@ -164,6 +222,7 @@ pub(crate) async fn administrators_and_wrong_credentials_are_told_without_secret
         "hunter2",
         "A secret title",
         body["endpoint"].as_str().unwrap(),
+        &id,
     ] {
         assert!(!printed.contains(secret), "{secret}: {printed}");
     }

@@ -22,6 +22,10 @@ mod metrics;
 mod namespaces;
 mod principal_tokens;
 mod programs;
+#[allow(dead_code, reason = "only the choice is looked at")]
+#[path = "../../../examples/support/progress.rs"]
+mod progress;
+mod progress_line;
 mod proxy_addresses;
 mod restarts;
 mod secrets;
@@ -64,9 +68,17 @@ both_servers! {
     checks::what_is_wrong_is_said_in_words
     checks::a_check_changes_nothing
     checks::a_subscription_is_explained
+    checks::subscriptions_whose_key_is_lost_are_found
+    checks::what_keeps_a_subscription_from_messages_is_said
+    checks::the_policy_and_its_names_are_checked
+    checks::a_store_that_cannot_be_written_and_a_late_queue_are_found
+    checks::a_prefix_without_a_store_is_not_made_one
     copies::a_killed_copy_goes_on_while_messages_are_sent
     copies::a_full_or_dead_target_loses_nothing
     copies::an_export_is_restored_into_another_store
+    copies::a_backup_to_standard_output_can_be_restored
+    copies::a_command_that_is_interrupted_leaves_no_file
+    copies::a_full_journal_is_an_interruption
     clients::the_pages_may_do_nothing_but_what_they_need
     clients::the_console_can_be_switched_off
     clients::a_client_of_the_flask_and_redis_demo_works_unchanged
@@ -76,6 +88,7 @@ both_servers! {
     daily::wrong_times_zones_days_and_types_are_refused_and_nothing_is_stored
     forgetting::a_user_is_erased_from_the_store_of_a_running_server
     forgetting::nothing_is_created_for_an_erasure
+    forgetting::an_erasure_that_fails_on_its_way_says_so
     settings::a_new_token_is_printed_where_only_this_machine_can_connect
     settings::pages_of_listed_origins_may_call
     settings::a_daily_subscription_is_confirmed_unless_switched_off

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -12,11 +12,13 @@ use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::time::{sleep, timeout};
 
-use super::world::World;
+use super::world::{TOKEN, World};
+use crate::support::alert_rules::{Scrape, matches, rules};
 use crate::support::http_client::{Answer, HttpClient};
 use crate::support::server_process::command;
 use crate::support::servers::{Kind, Port, Server};
 
+const RULES: &str = include_str!("../../../deploy/prometheus/alerts.yml");
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A server that does not find its database.
@@ -60,11 +62,32 @@ impl Waiting {
             assert_eq!(ready.json()["ready"], false);
             assert_eq!(ready.json()["store"], false);
             assert_eq!(ready.json()["contact"], true);
-            for path in ["/", "/metrics", &format!("{prefix}/vapid"), "/live"] {
+            for path in ["/", &format!("{prefix}/vapid"), "/live"] {
                 let answer = self.get(path).await;
                 assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
             }
         }
+        // Else a restart while the database is down would look as if no server ran.
+        assert_eq!(self.get("/metrics").await.status, StatusCode::UNAUTHORIZED);
+        let client = HttpClient::new(format!("http://{}", self.address));
+        let scraped = client.call(Method::GET, "/metrics").bearer(TOKEN);
+        let scraped = scraped.send().await;
+        assert_eq!(scraped.status, StatusCode::OK);
+        let scrape = Scrape::parse(&scraped.text());
+        for (name, expected) in [
+            ("web_push_build_info", 1.0),
+            ("web_push_store_up", 0.0),
+            ("web_push_worker_running", 0.0),
+        ] {
+            assert_eq!(scrape.sum(name), expected, "{scrape:#?}");
+        }
+        let now = [(0.0, &scrape)];
+        for rule in rules(RULES) {
+            let expected = ["WebPushStoreDown", "WebPushWorkerMissing"].contains(&&*rule.name);
+            assert_eq!(matches(&rule.expression, &now), expected, "{rule:?}");
+        }
+        let posted = client.call(Method::POST, "/metrics").bearer(TOKEN);
+        assert_eq!(posted.send().await.status, StatusCode::SERVICE_UNAVAILABLE);
     }
 
     async fn signal(&self, signal: &str) {

@@ -6,11 +6,13 @@ function operations.inspect()
   return type(info) == 'string' and info
 end
 
--- Returns the version of the stored data, ARGV[1] if there is none.
+-- Returns the version of the stored data. If there is none, ARGV[1] becomes it; without ARGV[1] the answer is nil.
 -- Runs on a full server, so that a store can start and free memory. A replica refuses it.
 function operations.begin()
   even_when_full()
-  call('SETNX', P .. ':format', ARGV[1])
+  if ARGV[1] then
+    call('SETNX', P .. ':format', ARGV[1])
+  end
   return call('GET', P .. ':format')
 end
 

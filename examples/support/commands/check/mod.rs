@@ -1,0 +1,332 @@
+//! `check`: what is wrong with a server before it starts, or why a subscriber gets nothing.
+
+mod names;
+mod subscription;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use tower_web_push::WebPush;
+use tower_web_push::clock::Timestamp;
+use tower_web_push::store::{MemoryStore, StoredVapidKey, VapidKeyStore as _};
+use tower_web_push::vapid::KeyId;
+
+use self::names::{check_host, check_names, check_policy};
+use self::subscription::{check_pause, check_row, find, send};
+use super::super::causes::with_causes;
+use super::super::flags::Flags;
+use super::super::settings::Settings;
+use super::super::store::StoreUrl;
+use super::stores::{self, WholeStore};
+
+/// What to check beside the server itself.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// A subscription to check too: its id, or a file with its endpoint (an endpoint on the command line could be read by
+    /// others). Nothing is sent to it
+    #[arg(long, value_name = "ID or FILE")]
+    subscription: Option<String>,
+
+    /// Sends this subscription one test notification, and says in words what the push service answered
+    #[arg(long, requires = "subscription")]
+    send: bool,
+}
+
+/// The largest difference of clocks at which workers deliver.
+const SKEW: Duration = Duration::from_secs(10);
+/// The age of the oldest due message from which on it seems that no worker runs.
+const LATE: Duration = Duration::from_secs(300);
+
+/// Prints findings and counts those that are wrong.
+#[derive(Default)]
+struct Findings {
+    wrong: u32,
+}
+
+impl Findings {
+    fn ok(&self, text: impl AsRef<str>) {
+        println!("ok    {}", text.as_ref());
+    }
+
+    /// Something that may be intended.
+    fn note(&self, text: impl AsRef<str>) {
+        println!("note  {}", text.as_ref());
+    }
+
+    fn wrong(&mut self, text: impl AsRef<str>, hint: &str) {
+        self.wrong += 1;
+        println!("WRONG {}", text.as_ref());
+        println!("      {hint}");
+    }
+}
+
+pub(super) async fn run(arguments: &Arguments, flags: Flags) -> ExitCode {
+    let mut findings = Findings::default();
+    match Settings::check(flags) {
+        Ok(settings) => {
+            findings.ok("settings: they can be read");
+            check_all(arguments, settings, &mut findings).await;
+        }
+        Err(error) => findings.wrong(
+            format!("settings: {error}"),
+            "Correct it and run the check again: the rest depends on it.",
+        ),
+    }
+    match findings.wrong {
+        0 => {
+            println!("Nothing is wrong.");
+            ExitCode::SUCCESS
+        }
+        1 => {
+            println!("One thing is wrong.");
+            ExitCode::FAILURE
+        }
+        many => {
+            println!("{many} things are wrong.");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn check_all(arguments: &Arguments, settings: Settings, findings: &mut Findings) {
+    match &settings.contact {
+        Some(contact) => findings.ok(format!("contact: {}", contact.as_str())),
+        None => findings.wrong(
+            "contact: VAPID_SUBJECT is not set, so nothing is sent and no browser can subscribe",
+            "Set it to an address that is read, as in mailto:you@example.com: push services write to it about a sender.",
+        ),
+    }
+    let policy = settings.endpoint_policy.clone();
+    check_policy(&policy, findings);
+    check_names(&policy, findings).await;
+    let store = open_store(&settings, findings).await;
+    let Some(store) = store else {
+        return;
+    };
+    check_clock(&*store, findings).await;
+    check_writing(&*store, findings).await;
+    check_queue(&*store, findings).await;
+    let keys = check_keys(&settings, &*store, findings).await;
+    let ids = known_keys(&settings, &*store).await;
+    let ids = ids.as_deref();
+    check_their_rows(ids, &*store, findings).await;
+    if let Some(name) = &arguments.subscription {
+        let found = find(name, &*store).await;
+        match found {
+            Ok(row) => {
+                check_row(&row, &policy, ids, findings);
+                check_pause(&row, &*store, findings).await;
+                check_host(&row, findings).await;
+                if let (true, Some(keys)) = (arguments.send, keys) {
+                    send(&settings, &keys, &row, findings).await;
+                }
+            }
+            Err((why, hint)) => findings.wrong(format!("subscription: {why}"), hint),
+        }
+    }
+}
+
+/// Opens the store without creating one.
+async fn open_store(settings: &Settings, findings: &mut Findings) -> Option<Arc<dyn WholeStore>> {
+    if settings.key_encryption_keys.is_none() && settings.store != StoreUrl::Memory {
+        findings.note(
+            "keys: KEY_ENCRYPTION_KEY is not set, so VAPID private keys are stored in the clear: make one with \
+             `openssl rand -base64 32`",
+        );
+    }
+    let certificates = settings.extra_root_ca_pem.as_deref();
+    let opened = stores::open("STORE_URL", settings.store.clone(), false, certificates);
+    match opened.await {
+        Ok(store) => {
+            findings.ok(format!("store: {}", store.description()));
+            Some(store)
+        }
+        Err(why) => {
+            findings.wrong(
+                format!("store: {why}"),
+                "A server that starts for the first time creates the file or the tables. Otherwise: is it the right STORE_URL, does \
+                 the database run, may this user read and write it?",
+            );
+            None
+        }
+    }
+}
+
+async fn check_clock(store: &dyn WholeStore, findings: &mut Findings) {
+    let before = SystemTime::now();
+    match store.server_time().await {
+        Ok(None) => findings.ok("clock: the store has none of its own"),
+        Ok(Some(theirs)) => {
+            let ours = Timestamp::from(before);
+            let skew = ours.since(theirs).max(theirs.since(ours));
+            let text = format!("clock: {} ms from the store's", skew.as_millis());
+            match skew > SKEW + before.elapsed().unwrap_or_default() {
+                true => findings.wrong(
+                    text,
+                    "Above 10 s nothing is delivered: run NTP on both machines.",
+                ),
+                false => findings.ok(text),
+            }
+        }
+        Err(error) => findings.wrong(
+            format!("clock: {}", with_causes(error)),
+            "The store does not answer.",
+        ),
+    }
+}
+
+/// Writes a value that is there already.
+async fn check_writing(store: &dyn WholeStore, findings: &mut Findings) {
+    let key = match store.keys().await {
+        Ok(keys) => keys.into_iter().next(),
+        Err(error) => {
+            findings.wrong(
+                format!("store: {}", with_causes(error)),
+                "It can be opened, but not be read.",
+            );
+            return;
+        }
+    };
+    let Some(key) = key else {
+        findings.note("store: it is empty; the first start makes a VAPID key in it");
+        return;
+    };
+    match store.reseal(&key.id, &key.sealed, &key.sealed).await {
+        Ok(_) => findings.ok("store: it can be written"),
+        Err(error) => findings.wrong(
+            format!("store: it cannot be written: {}", with_causes(error)),
+            "Is the disk full, the file system or the database read-only, the user without rights?",
+        ),
+    }
+}
+
+async fn check_queue(store: &dyn WholeStore, findings: &mut Findings) {
+    let now = Timestamp::from(SystemTime::now());
+    match store.stats(now).await {
+        Ok(stats) => {
+            let late = stats.oldest_due.map(|due| now.since(due));
+            match late.filter(|late| *late > LATE) {
+                Some(late) => findings.wrong(
+                    format!(
+                        "queue: {} messages are pending, and the oldest has been due for {} minutes",
+                        stats.depth,
+                        late.as_secs() / 60
+                    ),
+                    "Does a server run on this store? If so, its push service is down, paused or slow: GET /stats names it.",
+                ),
+                None => findings.ok(format!("queue: {} messages are pending", stats.depth)),
+            }
+        }
+        Err(error) => findings.wrong(
+            format!("queue: {}", with_causes(error)),
+            "The store cannot be read.",
+        ),
+    }
+}
+
+/// Builds what the server would build. Returns the keys if that succeeds.
+async fn check_keys(
+    settings: &Settings,
+    store: &dyn WholeStore,
+    findings: &mut Findings,
+) -> Option<Vec<StoredVapidKey>> {
+    // An error was found before.
+    let keys = store.keys().await.ok()?;
+    let makes_first = settings.create_store
+        && (settings.expected_vapid_key.is_none() || settings.vapid_private_key.is_some());
+    if keys.is_empty() && makes_first {
+        return None;
+    }
+    match build(settings, &keys, settings.expected_vapid_key).await {
+        Ok(push) => {
+            findings.ok(format!(
+                "keys: all can be read; browsers subscribe with {}",
+                push.vapid_public_key()
+            ));
+            Some(keys)
+        }
+        Err(why) => {
+            findings.wrong(
+                format!("keys: {why}"),
+                "Never make new keys for a store that has subscriptions: they belong to the old ones. Set the KEY_ENCRYPTION_KEY \
+                 that it was used with, or SEAL_CLEAR_KEYS=true for one start if it was used without.",
+            );
+            None
+        }
+    }
+}
+
+/// The ids of the VAPID keys that a server on this store has.
+async fn known_keys(settings: &Settings, store: &dyn WholeStore) -> Option<Vec<KeyId>> {
+    // An error was found before.
+    let keys = store.keys().await.ok()?;
+    let mut ids: Vec<_> = keys.iter().map(|key| key.id).collect();
+    if let Some(key) = &settings.vapid_private_key {
+        let id = KeyId::of(key.public_key());
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    Some(ids)
+}
+
+/// Whether subscriptions name keys that nobody has: after the restoration of an old backup, for example.
+async fn check_their_rows(keys: Option<&[KeyId]>, store: &dyn WholeStore, findings: &mut Findings) {
+    let Some(keys) = keys else {
+        return;
+    };
+    let now = Timestamp::from(SystemTime::now());
+    match store.count_live(keys, now).await {
+        Ok(counts) => {
+            let known: u64 = counts.by_vapid_key.values().sum();
+            let lost = counts.total().saturating_sub(known);
+            if lost > 0 {
+                findings.wrong(
+                    format!(
+                        "keys: {lost} of {} subscriptions were made with a VAPID key that the store does not have, and get nothing",
+                        counts.total()
+                    ),
+                    "Restore the key from a backup, or set VAPID_PRIVATE_KEY to it. If it is lost for ever, `give-up-key` lets their \
+                     pages subscribe again.",
+                );
+            }
+        }
+        Err(error) => findings.wrong(
+            format!("keys: {}", with_causes(error)),
+            "The subscriptions cannot be counted.",
+        ),
+    }
+}
+
+/// Builds what the server would build, with these keys in a store of its own: a start encrypts them again if the
+/// KEY_ENCRYPTION_KEY has changed, and the check changes nothing.
+async fn build(
+    settings: &Settings,
+    keys: &[StoredVapidKey],
+    expected: Option<KeyId>,
+) -> Result<WebPush, String> {
+    let store = MemoryStore::new();
+    for key in keys {
+        store.insert(key).await.map_err(with_causes)?;
+    }
+    let mut builder = match &settings.contact {
+        Some(contact) => WebPush::builder(contact.as_str()),
+        None => WebPush::builder_without_contact(),
+    };
+    builder = builder
+        .store(store)
+        .create_store(false)
+        .endpoint_policy(settings.endpoint_policy.clone());
+    if let Some(key) = expected {
+        builder = builder.expect_vapid_key(key);
+    }
+    if let Some(keys) = &settings.key_encryption_keys {
+        builder = builder.key_encryption_keys(keys.clone());
+    }
+    if let Some(pem) = &settings.extra_root_ca_pem {
+        builder = builder.extra_root_ca_pem(pem.clone());
+    }
+    builder.build().await.map_err(with_causes)
+}
