@@ -606,11 +606,11 @@ async fn a_gate_is_opened_though_its_pause_is_not_stored() {
         let _ = push.send(Audience::All, Message::new("x")).await;
     }
     world.service.clear_script();
-    store.fail(None);
     let one = &rows[0].1.subscription;
     let refused = push.deliver(one, Message::new("x")).await.unwrap_err();
     assert!(refused.closed().is_some(), "{refused:?}");
     assert_eq!(world.paused().await, []);
+    store.fail(None);
     let origin = Origin::parse(FCM).unwrap();
     push.open_gate(&origin).await.unwrap();
     push.deliver(one, Message::new("x")).await.unwrap();

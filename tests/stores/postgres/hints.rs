@@ -109,7 +109,7 @@ async fn what_is_retried_elsewhere_is_heard() {
     let (here, there) = (schema.store().await, schema.store().await);
     let mut changes = there.changes();
     heard(&mut changes).await;
-    let message = r#"{"titel":"x"}"#;
+    let message = r#"{"payload":"x"}"#;
     let entry = OutboxDialect::Postgres {
         schema: &schema.name,
     };
