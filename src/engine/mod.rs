@@ -277,6 +277,7 @@ impl Engine {
 
     pub(crate) fn worker_guard(&self) -> WorkerGuard {
         self.signals.workers.fetch_add(1, Ordering::Relaxed);
+        observe::event!(INFO, "worker started");
         WorkerGuard(self.clone())
     }
 }
@@ -297,6 +298,8 @@ pub(crate) struct WorkerGuard(Engine);
 impl Drop for WorkerGuard {
     fn drop(&mut self) {
         let signals = &self.0.signals;
+        // Also if `run` was dropped, of which nothing else tells.
+        observe::event!(INFO, "worker stopped");
         if signals.workers.fetch_sub(1, Ordering::Relaxed) == 1 {
             // No step follows that could show the end of a failure.
             signals.health.clear();
