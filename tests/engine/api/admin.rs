@@ -119,7 +119,7 @@ async fn passwords_are_limited_to_ten_a_minute() {
     )
     .await;
     assert_eq!(token.status, 200);
-    tokio::time::advance(std::time::Duration::from_secs(wait)).await;
+    tokio::time::advance(Duration::from_secs(wait)).await;
     assert_eq!(
         ask(&world, &Method::GET, "/stats", Some(&right))
             .await
