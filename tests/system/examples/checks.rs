@@ -364,7 +364,7 @@ pub(crate) async fn a_store_that_cannot_be_written_and_a_late_queue_are_found(na
     let world = World::new().await;
     let (store, key) = made(&world, name).await;
     let row = row(0, key);
-    store.put(&[row.clone()]).await.unwrap();
+    store.put(std::slice::from_ref(&row)).await.unwrap();
     let kek = World::settings("")
         .into_iter()
         .find(|(name, _)| *name == "KEY_ENCRYPTION_KEY");
