@@ -505,7 +505,13 @@ pub(super) async fn the_api_fails(alert: Alert) {
         let request = Request::get("/ping").body(Body::empty()).unwrap();
         push.service().oneshot(request).await.unwrap().status()
     };
+    let probe = async || {
+        let request = Request::get("/live").body(Body::empty()).unwrap();
+        let answer = push.service().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+    };
     assert_eq!(ping().await, StatusCode::OK);
+    probe().await;
     let before = alert.quiet(&push).await;
     store.fail("last_run");
     // What the store said is good for a second.
@@ -515,9 +521,7 @@ pub(super) async fn the_api_fails(alert: Alert) {
     }
     // Those of an orchestrator, which would outnumber the others.
     for _ in 0..500 {
-        let probe = Request::get("/live").body(Body::empty()).unwrap();
-        let answer = push.service().oneshot(probe).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::OK);
+        probe().await;
     }
     let few = scrape(&alert.metrics, &push).await;
     assert!(!alert.fires_in(&before, &few), "few requests: {few:#?}");
