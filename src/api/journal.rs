@@ -181,7 +181,8 @@ fn acted(action: AdminAction, parts: &Parts, end: &mut End) {
         status,
         code,
         broadcast,
-        target,
+        // `target` is a name of tracing's own.
+        about = target,
         peer,
         user,
         credentials,

@@ -114,7 +114,7 @@ fn the_journal_of_another_copy_is_refused() {
     assert_eq!(refused(other), Some(CopyErrorKind::Journal));
     Journal::open(&path, HEADER).unwrap().finish(&[]).unwrap();
     assert_eq!(refused(other), Some(CopyErrorKind::Journal));
-    let of_other_version = HEADER.replace("copy 2", "copy 1");
+    let of_other_version = HEADER.replace("copy 3", "copy 2");
     fs::write(&path, of_other_version).unwrap();
     assert_eq!(refused(HEADER), Some(CopyErrorKind::Journal));
     fs::write(&path, "a letter\n").unwrap();

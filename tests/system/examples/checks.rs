@@ -363,7 +363,8 @@ pub(crate) async fn the_policy_and_its_names_are_checked(name: &str) {
 pub(crate) async fn a_store_that_cannot_be_written_and_a_late_queue_are_found(name: &str) {
     let world = World::new().await;
     let (store, key) = made(&world, name).await;
-    store.put(&[row(0, key)]).await.unwrap();
+    let row = row(0, key);
+    store.put(std::slice::from_ref(&row)).await.unwrap();
     let kek = World::settings("")
         .into_iter()
         .find(|(name, _)| *name == "KEY_ENCRYPTION_KEY");
@@ -372,7 +373,7 @@ pub(crate) async fn a_store_that_cannot_be_written_and_a_late_queue_are_found(na
         .clock(ManualClock::new(ago(600)))
         .key_encryption_keys(KeyEncryptionKeys::parse(kek.unwrap().1).unwrap());
     let push = push.build().await.unwrap();
-    push.enqueue(Audience::All, Message::new("x"))
+    push.enqueue(Audience::Ids([row.id].into()), Message::new("x"))
         .await
         .unwrap();
     drop(push);

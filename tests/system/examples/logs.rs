@@ -170,7 +170,7 @@ pub(crate) async fn administrators_and_wrong_credentials_are_told_without_secret
     let told = timeout(LIMIT, told).await.unwrap();
     let told: Vec<_> = told
         .iter()
-        .map(|line| (line["action"].as_str().unwrap(), line["target"].as_str()))
+        .map(|line| (line["action"].as_str().unwrap(), line["about"].as_str()))
         .collect();
     let short = &id[..8];
     let (assigned, taken) = (

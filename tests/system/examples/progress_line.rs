@@ -1,6 +1,7 @@
 //! Which broadcast the line of progress shows.
 
 use tower_web_push::store::MemoryStore;
+use tower_web_push::subscription::Origin;
 use tower_web_push::testing::TestPushService;
 use tower_web_push::{Audience, Message, Registration, WebPush};
 
@@ -8,7 +9,8 @@ use super::progress::Still;
 
 #[tokio::test]
 async fn one_that_stands_still_hides_no_other() {
-    let service = TestPushService::new();
+    let origin = Origin::parse("https://fcm.googleapis.com").unwrap();
+    let service = TestPushService::builder().origin(origin).build();
     let push = WebPush::builder("mailto:ops@example.com")
         .store(MemoryStore::new())
         .client(service.clone())

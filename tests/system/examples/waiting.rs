@@ -73,7 +73,7 @@ impl Waiting {
         let scraped = client.call(Method::GET, "/metrics").bearer(TOKEN);
         let scraped = scraped.send().await;
         assert_eq!(scraped.status, StatusCode::OK);
-        let scrape = Scrape::parse(&scraped.text());
+        let scrape = Scrape::parse(scraped.text());
         for (name, expected) in [
             ("web_push_build_info", 1.0),
             ("web_push_store_up", 0.0),
