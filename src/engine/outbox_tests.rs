@@ -165,11 +165,11 @@ async fn an_entry_that_panics_again_and_again_is_refused() {
     let users = Arc::new(Users::default());
     let engine = shop.engine(&users).await;
     assert_eq!(look(&engine, START).await.unwrap().settled, 1);
-    let mut now = START;
-    let mut looks = 1;
+    let (mut now, mut looks) = (START, 1);
     while shop.first().await.is_some() {
         assert!(looks <= PUT_OFFS, "it is read for ever");
-        now = now + Duration::from_secs(601);
+        let pause = Duration::from_secs((10 << (looks - 1)).min(600));
+        now = now + pause + Duration::from_secs(1);
         looks += 1;
         look(&engine, now).await.unwrap();
     }

@@ -765,10 +765,10 @@ async fn others_take_turns_behind_urgent_broadcasts() {
     let parked = open_many(&world, Urgency::Low, 1).await;
     world.engine.signals.parked.park(parked[0], &error, START);
     for expected in [[500, 0, 0], [500, 500, 0], [500, 500, 500]] {
+        world.clock.advance(SECOND);
         let now = world.engine.now();
         assert_eq!(expand(&world.engine, now).await.unwrap(), 5 * 500);
         assert_eq!(written(&world, &bulks).await, expected);
-        world.clock.advance(SECOND);
     }
 }
 

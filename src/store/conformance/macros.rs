@@ -155,6 +155,7 @@ macro_rules! store_conformance {
                 d7_the_latest_run_is_kept
                 d8_the_next_moment_is_the_earliest
                 d9_a_schedule_that_was_replaced_is_not_removed
+                d10_no_readable_schedule_is_left_out
             }
         }
     };

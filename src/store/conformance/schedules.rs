@@ -1,4 +1,4 @@
-//! D1 to D9: daily notifications.
+//! D1 to D10: daily notifications.
 
 use super::Handles;
 use super::sample::{at, broadcast, unknown_id};
@@ -343,4 +343,16 @@ pub async fn d9_a_schedule_that_was_replaced_is_not_removed<S: ScheduleStore + ?
         assert!(!removed.unwrap(), "{schedule:?}");
     }
     assert_eq!(store.next_fire_at().await.unwrap(), None);
+}
+
+/// D10: none is left out of those that can be read. Damage is made where it can be: see `tests/stores/any_damage`.
+pub async fn d10_no_readable_schedule_is_left_out<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let mine = direct(1, 20);
+    for schedule in [&mine, &application("digest", 10)] {
+        store.put_schedule(schedule).await.unwrap();
+    }
+    for of in [None, Some(id(1)), Some(id(2))] {
+        assert_eq!(h.second().unreadable_schedules(of).await.unwrap(), 0);
+    }
 }

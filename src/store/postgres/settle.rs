@@ -12,6 +12,7 @@ use super::samples;
 use super::subscription_changes;
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
+use crate::store::readable::readable_or_none;
 use crate::store::rules::due_at;
 use crate::store::{Change, ClaimToken, FailureSample, Settled, Settlement, StoreError};
 
@@ -198,9 +199,12 @@ impl<'a> Changes<'a> {
             return Ok(());
         }
         let rows = tx.query(PROBES, &[&origins]).await?;
-        let mut probes = read(&rows, |columns| {
-            Ok((columns.get()?, columns.get()?, columns.bytes::<32>()?))
+        // One that cannot be read is no row's: its pause ends in time.
+        let probes = read(&rows, |columns| {
+            let mut probe = || Ok((columns.get()?, columns.get()?, columns.bytes::<32>()?));
+            readable_or_none(probe())
         })?;
+        let mut probes: Vec<_> = probes.into_iter().flatten().collect();
         probes.retain(|probe| self.all.contains(probe));
         let ended: Vec<_> = probes.iter().map(|(origin, ..)| *origin).collect();
         if !ended.is_empty() {

@@ -112,7 +112,7 @@ async fn another_user_who_renews_inherits_no_tags_and_no_daily_notifications() {
 /// Else the next attempt would find them with a row that is already Bob's.
 #[tokio::test]
 async fn a_takeover_that_fails_midway_leaves_the_next_user_nothing() {
-    for fails in ["remove_schedules", "upsert"] {
+    for fails in ["schedules", "remove_unchanged_schedule", "upsert"] {
         let tampered = Arc::new(TamperedStore::default());
         let world = World {
             store: Arc::new(tampered.memory.clone()),

@@ -193,7 +193,9 @@ async fn an_effect_that_the_store_refuses_keeps_no_outcome_from_being_written() 
             .await
             .unwrap()
             .broadcast;
-        push.tick().await.unwrap();
+        // Housekeeping writes changes too, and its error is that of the tick.
+        let ticked = push.tick().await;
+        assert!(ticked.is_ok() || call == "apply", "{ticked:?}");
         let calls = store.take_calls();
         let places = [call, "settle"].map(|call| position(&calls, call));
         assert!(places.is_sorted(), "{kind:?}: {calls:?}");

@@ -2,8 +2,8 @@
 
 use tower_web_push::broadcast::FinalOutcome;
 use tower_web_push::store::{
-    Cursor, DeliveryLedger as _, PageWrite, Settlement, SubscriptionLimits, SubscriptionRef,
-    SubscriptionStore as _,
+    Cursor, DeliveryLedger as _, PageWrite, Settled, Settlement, SubscriptionLimits,
+    SubscriptionRef, SubscriptionStore as _,
 };
 
 use super::world::{Schema, at, broadcast, claim_of, delivery, sending, subscription};
@@ -63,6 +63,30 @@ async fn damaged_by(damage: &str) {
         rows: 7,
     };
     holds_up_no_others(&store, &damaged, at(1)).await;
+}
+
+#[tokio::test]
+async fn a_probe_that_cannot_be_read_keeps_no_row_from_being_settled() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    sending(&store, 2).await;
+    let claims = store.claim(&claim_of(9), at(1)).await.unwrap();
+    let name = &schema.name;
+    schema
+        .run(&format!("UPDATE {name}.origin SET probe_fence = 0"))
+        .await;
+    let accepted = Settlement::Finished(FinalOutcome::Accepted);
+    let ends: Vec<_> = claims
+        .rows
+        .iter()
+        .map(|row| (row.token, accepted))
+        .collect();
+    assert_eq!(
+        store.settle(&ends, at(2)).await.unwrap(),
+        [Settled::Done; 2]
+    );
 }
 
 /// Its rows are leased like others, since no call can name them.
