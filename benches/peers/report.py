@@ -1,7 +1,7 @@
 """Makes charts and a section of a README of raw results: [--check] RESULTS README.
 
 RESULTS is a folder with `peers.json`; the charts go into it. With --check nothing is written, and it is an error if
-anything would change. Without `peers.json` there is nothing to do.
+anything would change, or if the README has a place for the section and there are no results.
 """
 
 import json
@@ -172,6 +172,8 @@ def main(*args):
     folder, readme = (pathlib.Path(arg) for arg in args if arg != "--check")
     raw = folder / "peers.json"
     if not raw.exists():
+        if check and BEGIN in readme.read_text():
+            sys.exit(f"{readme} has a place for results, and there are none in {folder}")
         print(f"there are no results in {folder}")
         return
     results = Results(json.loads(raw.read_text()))
