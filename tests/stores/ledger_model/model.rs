@@ -508,8 +508,8 @@ impl Model {
         let held = self.rows.iter().filter(|row| self.is_held(row.broadcast));
         let waiting = waiting.chain(held.map(|row| row.at).filter(|at| *at <= now));
         // It is not visible which rows of paused broadcasts were put aside: without them others are the next in turn.
-        let heads = self.heads(|_| true).into_iter();
-        let heads = heads.chain(self.heads(|row| !self.is_held(row.broadcast)));
+        let heads = self.heads(now, |_| true).into_iter();
+        let heads = heads.chain(self.heads(now, |row| !self.is_held(row.broadcast)));
         let oldest_due = waiting.chain(heads.map(|ats| ats[0])).min();
         LedgerStats::new(self.rows.len() as u64, leased as u64, oldest_due)
     }
@@ -518,14 +518,14 @@ impl Model {
     pub(crate) fn latest_oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
         let waiting = self.rows.iter().filter(|row| row.turn.is_none());
         let waiting = waiting.map(Row::latest_at).filter(|at| *at <= now);
-        let heads = self.heads(|_| true);
+        let heads = self.heads(now, |_| true);
         waiting
             .chain(heads.iter().map(|ats| ats[ats.len() - 1]))
             .min()
     }
 
     /// The due times, sorted, of the rows that may be the next in turn of an origin and band, for each that has rows that count.
-    fn heads(&self, counts: impl Fn(&Row) -> bool) -> Vec<Vec<Timestamp>> {
+    fn heads(&self, now: Timestamp, counts: impl Fn(&Row) -> bool) -> Vec<Vec<Timestamp>> {
         let mut lines: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for row in self.rows.iter().filter(|row| counts(row)) {
             // One that may have kept its turn over a pause may stand in the line, too.
@@ -533,7 +533,13 @@ impl Model {
                 first,
                 last: u64::MAX,
             });
-            if let Some(turn) = row.turn.or(kept) {
+            // Redis makes rows ready whose lease has ended at any call, and knows the turns of broadcasts only.
+            let is_ready = !self.knows_rows && row.fence.is_some() && row.at <= now;
+            let lapsed = is_ready.then_some(Turn {
+                first: 0,
+                last: u64::MAX,
+            });
+            if let Some(turn) = row.turn.or(kept).or(lapsed) {
                 let line = lines.entry((row.origin.clone(), row.band)).or_default();
                 line.push((turn, row.at));
                 line.push((turn, row.latest_at()));
