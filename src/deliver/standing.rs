@@ -194,6 +194,8 @@ impl Standing {
         self.own = None;
         self.shared = None;
         self.planned = None;
+        // A pause that was not shared would be, and close it again. The end of an earlier one stays.
+        self.unshared.truncate(usize::from(self.is_lifted));
         self.evidence.clear();
         self.limits = 0;
     }

@@ -612,6 +612,7 @@ fn an_operator_who_opens_it_makes_everything_begin_anew() {
     }
     origin.resume();
     assert_eq!(closed(&origin, 31), None);
+    assert_eq!(origin.take_unshared(), [], "none is shared later");
     origin.observe(&seen(8, 33, Outcome::RateLimited), at(34));
     assert_eq!(closed(&origin, 34), None, "seven rows are forgotten");
     eight(&mut origin, Outcome::RateLimited, 100);
