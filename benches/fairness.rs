@@ -156,7 +156,7 @@ where
         .await
         .unwrap();
     let works = Arc::new(AtomicBool::new(true));
-    let still_works = works.clone();
+    let still_works = Arc::clone(&works);
     let sick = push_services
         .spawn(PushServer::start(BOTH, move |request| {
             let works = still_works.load(Ordering::Relaxed);
