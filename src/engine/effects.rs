@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::outage::Outage;
 use super::pauses::sender;
 use super::{Consequence, PruneBreaker};
 use crate::broadcast::FinalOutcome;
@@ -19,6 +20,11 @@ use crate::vapid::{Contact, KeyId};
 
 /// The number of uncounted acceptances that causes a write of its own. With a "gone" they are written at once.
 const TALLY_AT: u64 = 500;
+/// Changes that the store refuses one after the other, without taking one, before it is taken to refuse all.
+const REFUSES_ALL: usize = 4;
+/// The changes that are kept while it does.
+const CHANGES_KEPT: usize = 10_000;
+const REFUSED: &str = "the store refuses changes of subscriptions";
 
 /// The effects of attempts, written in batches: changes to subscriptions, counts of responses, and pauses of origins, which
 /// all processes on the same store share.
@@ -56,6 +62,8 @@ pub struct Effects {
     /// The active VAPID key, if it is known.
     key: Option<KeyId>,
     changes: Vec<Change>,
+    /// Whether the store refuses all changes.
+    refusal: Outage,
     /// Subscriptions to retire, or without a key that fits, unless pruning is suspended.
     gone: Vec<Gone>,
     /// Counts that are not in the ledger yet.
@@ -103,6 +111,7 @@ impl Effects {
             contact: contact.clone(),
             key: None,
             changes: Vec::new(),
+            refusal: Outage::default(),
             gone: Vec::new(),
             tallies: HashMap::new(),
             suspended: HashSet::new(),
@@ -184,7 +193,8 @@ impl Effects {
     /// # Errors
     ///
     /// Returns an error if the store is unavailable. What was not written is written by the next call. A pause, a count or a
-    /// change that the store refuses for another reason is logged and left out, and the others are written.
+    /// change that the store refuses for another reason is logged and left out, and the others are written. If it refuses all
+    /// changes, they are tried again by the next call.
     ///
     /// # Cancel safety
     ///
@@ -206,10 +216,13 @@ impl Effects {
             is_lift,
         }) = self.pauses.first()
         {
-            // A pause that is over by now would end a later one of another replica.
-            if *is_lift || pause.until > now {
+            // A pause that is over by now would end a later one of another replica. One of a gate that is open was ended meanwhile
+            // by an administrator.
+            if *is_lift || (pause.until > now && gate.closed_at(now).is_some()) {
                 match self.ledger.pause(pause, now).await {
+                    Ok(()) => gate.shared(now),
                     Err(error) if error.kind() == StoreErrorKind::Unavailable => return Err(error),
+                    // In this process the gate stays closed.
                     Err(error) => {
                         observe::event!(
                             ERROR,
@@ -219,10 +232,10 @@ impl Effects {
                         );
                         let _ = error;
                     }
-                    Ok(()) => {}
                 }
+            } else {
+                gate.shared(now);
             }
-            gate.shared(now);
             self.pauses.remove(0);
         }
         if !self.gone.is_empty() || !self.firsts.is_empty() {
@@ -249,40 +262,62 @@ impl Effects {
     }
 
     /// Writes the changes to subscriptions, in one call. If the store refuses that, it is given smaller parts, and those
-    /// changes that it refuses alone are left out: outcomes of rows are not written before.
+    /// changes that it refuses alone are left out once it has taken another one. If it takes none, it may be the store that is at
+    /// fault: they wait for the next call. Outcomes of rows do not wait for them.
     pub(crate) async fn apply(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let mut size = self.changes.len();
+        let (mut size, mut has_taken) = (self.changes.len(), false);
+        // Those in front were refused.
         let (mut refused, mut first) = (0_usize, None);
-        let applied = loop {
-            let part = self.changes.get(..size).unwrap_or(&self.changes);
+        while has_taken || refused < REFUSES_ALL {
+            let rest = self.changes.get(refused..).unwrap_or_default();
+            let part = rest.get(..size).unwrap_or(rest);
             if part.is_empty() {
-                break Ok(());
+                break;
             }
             let applied = part.len();
             match self.subscriptions.apply(part, now).await {
                 Ok(_) => {
-                    drop(self.changes.drain(..applied));
+                    drop(self.changes.drain(refused..refused.saturating_add(applied)));
                     size = applied.saturating_mul(2);
+                    has_taken = true;
                 }
-                Err(error) if error.kind() == StoreErrorKind::Unavailable => break Err(error),
+                Err(error) if error.kind() == StoreErrorKind::Unavailable => return Err(error),
                 Err(_) if applied > 1 => size = applied / 2,
                 Err(error) => {
-                    self.changes.remove(0);
-                    refused += 1;
+                    refused = refused.saturating_add(1);
                     first.get_or_insert(error);
                 }
             }
+        }
+        let Some(error) = first else {
+            self.refusal.went_well(REFUSED);
+            return Ok(());
         };
-        if let Some(error) = first {
+        if has_taken {
+            self.leave_out(refused, &error);
+            return Ok(());
+        }
+        self.refusal.failed(&error, REFUSED);
+        // Others are tried first by the next call.
+        self.changes.rotate_left(refused);
+        if let Some(excess) = self.changes.len().checked_sub(CHANGES_KEPT) {
+            self.leave_out(excess, &error);
+        }
+        Ok(())
+    }
+
+    /// Leaves out the first changes.
+    fn leave_out(&mut self, changes: usize, error: &StoreError) {
+        drop(self.changes.drain(..changes));
+        if changes > 0 {
             observe::event!(
                 ERROR,
-                changes = refused,
-                error = %observe::causes(&error),
+                changes,
+                error = %observe::causes(error),
                 "the store refuses changes of subscriptions: they are left out"
             );
-            let _ = (error, refused);
         }
-        applied
+        let _ = error;
     }
 
     /// The changes to subscriptions that wait to be written.

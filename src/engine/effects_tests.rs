@@ -253,6 +253,50 @@ async fn a_change_that_is_refused_keeps_no_other_from_being_written() {
     }
 }
 
+/// A table without a right, say: what it refuses meanwhile is written once that is mended, and no outcome waits for it.
+#[tokio::test]
+async fn changes_wait_while_the_store_refuses_all() {
+    let mut noted = Noted::new().await;
+    let mut keys = vec![noted.key];
+    for _ in 1..10 {
+        keys.push(noted.world.subscriber().await);
+    }
+    *noted.world.table.refused.lock().unwrap() = keys.iter().copied().collect();
+    for key in &keys {
+        let mut failed = Consequence::from(Settlement::RetryAt(LATER));
+        failed.changes = vec![Change::Failed {
+            key: *key,
+            failure: Failure::default(),
+        }];
+        noted.effects.note(&noted.gate, failed, START);
+    }
+    for _ in 0..5 {
+        noted.effects.write(LATER).await.unwrap();
+        assert_eq!(noted.effects.changes().len(), keys.len());
+    }
+    let calls = noted.world.table.writes.load(Relaxed);
+    assert!(calls <= 50, "{calls}");
+    noted.world.table.refused.lock().unwrap().clear();
+    noted.effects.write(LATER).await.unwrap();
+    assert!(noted.effects.changes().is_empty());
+    for key in keys {
+        assert_eq!(noted.world.record(key).await.failure_streak, 1);
+    }
+}
+
+/// Nor is a pause written that was ended before it could be.
+#[tokio::test]
+async fn a_pause_of_a_gate_that_was_opened_is_not_written() {
+    let mut noted = Noted::new().await;
+    let until = LATER + Duration::from_secs(600);
+    let pause = Pause::new(noted.gate.origin().clone(), until, PauseReason::Unreachable);
+    noted.gate.keep_unshared(pause, false);
+    noted.effects.note_gate(&noted.gate, LATER);
+    assert_eq!(noted.gate.closed_at(LATER), None);
+    noted.effects.write(LATER).await.unwrap();
+    assert_eq!(noted.world.store.pauses(LATER).await.unwrap(), []);
+}
+
 #[tokio::test]
 async fn what_was_not_written_keeps_its_order() {
     let mut noted = Noted::new().await;

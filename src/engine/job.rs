@@ -87,7 +87,8 @@ async fn drive(engine: &Engine, mut job: Job, span: &Span) -> (Consequence, Opti
         }
     };
     let own = job.record.vapid_key;
-    if keys.iter().all(|key| key.id() != own) {
+    // A row whose key was given up is stale: it waits for no key.
+    if job.record.is_live(now) && keys.iter().all(|key| key.id() != own) {
         engine.key_is_missing(own, now).await;
     }
     let latest = job.leased_until - engine.request_timeout;

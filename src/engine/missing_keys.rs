@@ -74,12 +74,7 @@ impl Engine {
 
     /// Gives up a key that is lost for good: marks the live rows that were made with it as stale. Returns their number.
     pub(crate) async fn give_up_key(&self, id: KeyId) -> Result<u64, StoreError> {
-        let read = self.refresh_keys().await;
-        read.map_err(|error| StoreError::new(StoreErrorKind::Unavailable, error))?;
-        if self.key_ring.get(&id).is_some() {
-            let why = "the store has this VAPID key: messages reach its subscriptions";
-            return Err(StoreError::new(StoreErrorKind::Misconfigured, why));
-        }
+        self.check_missing(&id).await?;
         let (filter, mut after, mut given_up) = (SubscriptionFilter::default(), None, 0);
         loop {
             let now = self.now();
@@ -100,6 +95,8 @@ impl Engine {
                 })
                 .collect();
             if !changes.is_empty() {
+                // Somebody may have found it meanwhile.
+                self.check_missing(&id).await?;
                 given_up += self.subscriptions.apply(&changes, now).await?;
             }
             after = list.next;
@@ -110,6 +107,16 @@ impl Engine {
         self.signals.missing_keys.forget(&id);
         observe::event!(WARN, key = %id, subscriptions = given_up, "a missing VAPID key was given up");
         Ok(given_up)
+    }
+
+    async fn check_missing(&self, id: &KeyId) -> Result<(), StoreError> {
+        let read = self.refresh_keys().await;
+        read.map_err(|error| StoreError::new(StoreErrorKind::Unavailable, error))?;
+        if self.key_ring.get(id).is_some() {
+            let why = "the store has this VAPID key: messages reach its subscriptions";
+            return Err(StoreError::new(StoreErrorKind::Misconfigured, why));
+        }
+        Ok(())
     }
 
     /// The missing keys that were met, each with the number of live rows that name it, if there are any.

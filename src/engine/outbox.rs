@@ -21,7 +21,7 @@ pub(super) const ENTRIES: usize = 100;
 const PARTS: usize = 8;
 /// The most audiences that are read at the same time.
 const READS: usize = 16;
-/// Refuse an entry that has panicked after it was put off this often, in some 20 minutes: those that wait are read by each look.
+/// Refuse an entry that has panicked after it was put off this often, in some 20 minutes of panics alone: those that wait are read by each look.
 const PUT_OFFS: u32 = 8;
 /// The code of such a refusal.
 const PANICKED: &str = "panicked";

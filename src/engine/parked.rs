@@ -26,7 +26,7 @@ pub(crate) struct Parked(Mutex<HashMap<BroadcastId, Entry>>);
 struct Entry {
     until: Timestamp,
     pause: Duration,
-    /// How often it was parked in a row.
+    /// How often it was parked in a row since it cannot be read.
     times: u32,
     error: String,
     is_reported: bool,
@@ -55,7 +55,8 @@ impl Parked {
         let pause = entries
             .get(&id)
             .map_or(first, |entry| (2 * entry.pause).clamp(first, longest));
-        let times = entries.get(&id).map_or(0, |entry| entry.times);
+        let before = entries.get(&id).filter(|_| is_unreadable);
+        let times = before.map_or(0, |entry| entry.times);
         let was_reported = entries.get(&id).is_some_and(|entry| entry.is_reported);
         if is_unreadable && !was_reported {
             observe::event!(
@@ -71,7 +72,7 @@ impl Parked {
             Entry {
                 until,
                 pause,
-                times: times.saturating_add(1),
+                times: times.saturating_add(u32::from(is_unreadable)),
                 error: error.to_string(),
                 is_reported: is_unreadable || was_reported,
             },
@@ -110,7 +111,7 @@ impl Parked {
         self.lock().contains_key(id)
     }
 
-    /// How often it was parked in a row.
+    /// How often it was parked in a row since it cannot be read. A store that is unavailable in between begins anew.
     pub(super) fn times(&self, id: &BroadcastId) -> u32 {
         self.lock().get(id).map_or(0, |entry| entry.times)
     }

@@ -185,10 +185,12 @@ impl Engine {
         };
         for id in handed_over {
             match former.iter().find(|former| former.id == id) {
-                // Another call of the new owner may have written one since.
-                Some(former) => self.remove_those_read(former).await?,
-                // The row has changed since it was read: nothing tells whose they are.
-                None => {
+                // Another registration of the new owner may have come with one since.
+                Some(former) if !self.is_as_stored(&record).await? => {
+                    self.remove_those_read(former).await?;
+                }
+                // The former user may have set one since they were read, or nothing tells whose they are.
+                _ => {
                     self.ledger.remove_schedules(id).await?;
                 }
             }
@@ -290,6 +292,12 @@ impl Engine {
             schedules,
             has_unreadable,
         })
+    }
+
+    /// Whether nobody has registered it again.
+    async fn is_as_stored(&self, record: &SubscriptionRecord) -> Result<bool, StoreError> {
+        let row = self.row(SubscriptionRef::Id(record.id)).await?;
+        Ok(row.is_some_and(|row| row.last_seen_at == record.last_seen_at))
     }
 
     /// Removes schedules unless they were replaced since they were read.

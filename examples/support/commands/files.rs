@@ -206,14 +206,20 @@ fn private_folder(from: &Path, to: &StoreUrl) -> io::Result<TempDir> {
     for beside in target.into_iter().chain([from]) {
         let beside = std::path::absolute(beside)?;
         if let Some(folder) = beside.parent()
-            && let Ok(made) = tempfile::Builder::new()
-                .prefix(".web-push-restore.")
-                .tempdir_in(folder)
+            && let Ok(made) = private().prefix(".web-push-restore.").tempdir_in(folder)
         {
             return Ok(made);
         }
     }
-    tempfile::tempdir()
+    private().tempdir()
+}
+
+/// What makes folders that only their owner can enter.
+fn private<'a, 'b>() -> tempfile::Builder<'a, 'b> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+    builder
 }
 
 fn not_empty() -> String {

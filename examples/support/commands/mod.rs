@@ -49,7 +49,7 @@ pub(crate) enum Command {
     /// and prints the numbers; servers may be using it
     EraseUser {
         /// The user
-        #[arg(value_name = "USER")]
+        #[arg(value_name = "USER", allow_hyphen_values = true)]
         user: String,
     },
 
@@ -57,7 +57,7 @@ pub(crate) enum Command {
     /// subscribe again, and no longer count as waiting for the key. Refused if the store has the key
     GiveUpKey {
         /// The key, as the log and GET /stats name it
-        #[arg(value_name = "KEY_ID")]
+        #[arg(value_name = "KEY_ID", allow_hyphen_values = true)]
         key: String,
     },
 }

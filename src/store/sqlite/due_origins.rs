@@ -146,7 +146,7 @@ pub(super) fn ready(
     }
     let most = request.limit.saturating_add(request.rooms.len()) + STEP;
     let mut front = Front {
-        is_cut: true,
+        is_cut: request.limit > 0,
         ..Front::default()
     };
     let mut last = (i64::MIN, i64::MIN);

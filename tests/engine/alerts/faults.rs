@@ -8,11 +8,11 @@ use http::Request;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tower::ServiceExt as _;
-use tower_web_push::Registration;
 use tower_web_push::api::{AdminCredentials, ApiSettings};
 use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule};
 use tower_web_push::store::{ScheduleStore as _, SqliteStore};
 use tower_web_push::vapid::VapidKey;
+use tower_web_push::{Registration, WebPushBuilder};
 
 use super::{Alert, RULES, Scrape, fires, process, scrape};
 use crate::delivery::world::*;
@@ -105,7 +105,9 @@ pub(super) async fn no_worker_runs(alert: Alert) {
 pub(super) async fn a_claim_hangs(alert: Alert) {
     let world = World::at(FCM).await;
     world.subscribers(1).await;
-    let (store, push) = tampered(&world).await;
+    let store = Arc::new(TamperedStore::over(&world.store));
+    let polling = |builder: WebPushBuilder| builder.store(Arc::clone(&store)).poll_interval(MINUTE);
+    let push = world.replica_with(polling).await;
     let running = run(&push);
     sleep(Duration::from_secs(1)).await;
     let before = alert.quiet(&push).await;

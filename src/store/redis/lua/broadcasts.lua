@@ -128,6 +128,11 @@ function operations.expire()
   local is_cut = #late == AT_ONCE
   for _, id in ipairs(late) do
     local b = broadcast_of_row(id)
+    -- Rows that its canceller has left do not count.
+    if b.is_cancelled and call('SISMEMBER', SWEEPS, id) == 1 and sweep(b) then
+      is_cut = true
+      break
+    end
     give_up_unwritten(b, EXPIRED)
     local outcome = b.is_cancelled and CANCELLED or EXPIRED
     if total < limit then total = total + end_postponed(b, outcome, limit - total) end
