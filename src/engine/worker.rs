@@ -33,7 +33,6 @@ use crate::subscription::Origin;
 const IN_FLIGHT: usize = 4096;
 /// The attempts under way at which hosts that the endpoint policy does not name get no more, in eighths of the places: those
 /// that do not answer, and all of them. Strangers can add any number of such hosts, which hang, or answer once and then hang.
-/// One claim more fits above either.
 const STRANGERS: (usize, usize) = (4, 5);
 /// Do not claim with fewer free places than this: a transaction costs more than waiting for more to come free.
 const FREE_AT_LEAST: usize = 128;
@@ -374,7 +373,7 @@ impl Worker {
     /// Leaves the hosts of strangers out while they have their part of the places.
     fn keep_places(&self, request: &mut ClaimRequest, most: usize, now: Timestamp) {
         let (silent, all) = (most / 8 * STRANGERS.0, most / 8 * STRANGERS.1);
-        if self.attempts.len() < silent {
+        if self.attempts.len() + request.limit <= silent {
             return;
         }
         let policy = &self.engine.endpoint_policy;
@@ -388,6 +387,8 @@ impl Worker {
         }
         let is_full = of_all >= all;
         if !is_full && of_silent < silent {
+            // All of this claim may be theirs: with more they would have places that are others'.
+            request.limit = request.limit.min(silent - of_silent).min(all - of_all);
             return;
         }
         let unknown = std::mem::replace(&mut request.per_origin, 0);

@@ -6,10 +6,10 @@ use tokio::time::{sleep, timeout};
 use tower_web_push::broadcast::{Audience, BroadcastState};
 use tower_web_push::message::{Message, Urgency};
 use tower_web_push::store::{
-    ClaimRequest, Cursor, DeliveryLedger as _, NewBroadcast, Opened, Page, PageWrite, redis_rs,
+    ClaimRequest, Cursor, DeliveryLedger as _, NewBroadcast, Opened, Page, PageWrite,
 };
 
-use super::world::{ask, at, connection, delivery, fresh_prefix, sending, status, store};
+use super::world::{ask, at, delivery, fresh_prefix, sending, status, store};
 use crate::support::servers::{Kind, shared};
 
 /// More than one claim puts aside.
@@ -129,19 +129,6 @@ async fn a_look_for_expansions_does_not_read_paused_broadcasts() {
                 assert_eq!(written.await.unwrap(), PageWrite::Stored);
             }
         }
-        // By another program, or a process of another version.
-        store.hold(id, true, at(1)).await.unwrap();
-        let mut counts = key("b:").into_bytes();
-        counts.extend_from_slice(id.as_bytes());
-        let mut go_on = redis_rs::cmd("HSET");
-        go_on.arg(counts).arg("held").arg("0");
-        let added: u64 = go_on
-            .query_async(&mut connection(&url).await)
-            .await
-            .unwrap();
-        assert_eq!(added, 0);
-        assert_eq!(listed().await, [id]);
-        assert_eq!(sizes().await, started);
         store.hold(id, true, at(1)).await.unwrap();
         store.cancel(id, at(1)).await.unwrap();
         assert_eq!(sizes().await, [0; 5]);
