@@ -115,7 +115,8 @@ async fn what_is_retried_elsewhere_is_heard() {
     };
     let entry = Broadcast::to(Audience::All, Message::without_payload()).outbox_statement(entry);
     let application = client(&schema.url).await;
-    let values: [&(dyn ToSql + Sync); 3] = [&"\"all\"", &message, &"{}"];
+    let opts = r#"{"notify":true}"#;
+    let values: [&(dyn ToSql + Sync); 3] = [&"\"all\"", &message, &opts];
     application.query_one(&entry.sql, &values).await.unwrap();
     heard(&mut changes).await;
     let seq = here.outbox(1).await.unwrap()[0].seq;
