@@ -42,7 +42,7 @@ export async function authorized(method, path, more) {
   try {
     return await response.json();
   } catch (cause) {
-    if (!(cause instanceof SyntaxError)) throw cause;
+    if (Object(cause).name !== "SyntaxError") throw cause;
     // A sign-in page, for example.
     throw new Error(NOT_THE_SERVER, { cause });
   }
