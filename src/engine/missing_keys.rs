@@ -95,7 +95,7 @@ impl Engine {
                 })
                 .collect();
             if !changes.is_empty() {
-                // Somebody may have found it meanwhile.
+                // The key may be back by now.
                 self.check_missing(&id).await?;
                 given_up += self.subscriptions.apply(&changes, now).await?;
             }

@@ -294,7 +294,7 @@ impl Engine {
         })
     }
 
-    /// Whether nobody has registered it again.
+    /// Whether it has not been registered again since.
     async fn is_as_stored(&self, record: &SubscriptionRecord) -> Result<bool, StoreError> {
         let row = self.row(SubscriptionRef::Id(record.id)).await?;
         Ok(row.is_some_and(|row| row.last_seen_at == record.last_seen_at))
