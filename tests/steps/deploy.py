@@ -7,6 +7,7 @@ import sys
 
 sys.dont_write_bytecode = True
 import deploy_members
+import dockerfile
 import yaml
 
 DEPLOY = pathlib.Path("deploy")
@@ -64,6 +65,8 @@ for text in (DEPLOY / "proxies/nginx.conf", pathlib.Path("src/guide/in_productio
 
 file = DEPLOY / "docker/Dockerfile"
 image = file.read_text()
+for fault in dockerfile.faults(image) + dockerfile.build(image, (DEPLOY / "docker/Dockerfile.dockerignore").read_text()):
+    expect(False, f"{file}: {fault}")
 for name in re.findall(r"(\w+)=", "".join(re.findall(r"^ENV (.*)$", image, re.M))):
     expect(name in settings, f"{file}: there is no setting {name}")
 for url in re.findall(r"http://[^\"\s]+", image):
