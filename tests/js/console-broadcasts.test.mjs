@@ -28,8 +28,8 @@ test("one without recipients has no bar that looks like a success", async () => 
   const page = await listed({ state: "done", recipients: 0 });
   const entry = page.only();
   assert.equal(entry.querySelector("progress").hidden, true);
-  assert.equal(entry.querySelector(".pill").textContent, "Nobody");
-  assert.equal(entry.querySelector(".pill").dataset.state, "nobody");
+  assert.equal(entry.querySelector(".pill").textContent, "No recipient");
+  assert.equal(entry.querySelector(".pill").dataset.state, "unmatched");
   assert.match(entry.textContent, /No recipients: nothing was sent\./);
 });
 
@@ -60,6 +60,11 @@ test("one is paused, goes on and is cancelled after a question", async () => {
   assert.equal(server.broadcasts[0].state, "cancelled");
   assert.deepEqual(buttons(page.only()), []);
   assert.match(page.only().textContent, /3 cancelled/);
+});
+
+test("one that is cancelled and has messages in flight cannot be changed any more", async () => {
+  const page = await listed({ state: "cancelled", counts: { accepted: 1, pending: 3, cancelled: 5 } });
+  assert.deepEqual(buttons(page.only()), []);
 });
 
 test("a scheduled one has its time and can be cancelled", async () => {
@@ -101,6 +106,20 @@ test("samples of failures say what the push service answered", async () => {
   await page.press(details, "Show the subscription");
   assert.equal(page.hash(), "#audience");
   assert.ok(page.server.requests.some(({ path }) => path.startsWith("subscriptions?id=s-1")));
+});
+
+test("samples are read again when there are more failures, and not with each update of the list", async () => {
+  const page = await listed({ state: "sending", counts: { accepted: 1, sender_fault: 4, pending: 9 }, failures: [] });
+  const reads = () => page.server.requests.filter(({ method, path }) => method === "GET" && path.startsWith("broadcasts/")).length;
+  const details = page.only().querySelector("details");
+  details.open = true;
+  details.dispatchEvent({ type: "toggle" });
+  await page.pass(20_000);
+  assert.equal(reads(), 1);
+  page.server.broadcasts[0].counts.sender_fault = 5;
+  await page.pass(20_000);
+  assert.equal(details.querySelector("summary").textContent, "Why 5 messages failed");
+  assert.equal(reads(), 2);
 });
 
 test("one that went well has nothing to explain", async () => {

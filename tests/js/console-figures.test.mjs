@@ -60,21 +60,48 @@ test("a chart of more than it reads says so", async () => {
   assert.deepEqual([page.text("figure-delivered"), page.text("figure-failed")], [`at least ${most}`, "at least 0"]);
 });
 
-test("new subscriptions are counted by day, unless there are too many to read", async () => {
+test("growth is drawn from the days that the server has kept, however many subscriptions there are", async () => {
   const server = new OperatorServer();
-  for (const hours of [1, 2, 30, 400]) server.subscribe({ createdAt: ago(server, hours) });
+  for (let number = 0; number < 2_500; number++) server.subscribe();
+  // The server's time is noon of the 25th.
+  server.days = [
+    { day: "2026-10-01", live: 9_999 },
+    { day: "2026-11-12", live: 1_000 },
+    { day: "2026-11-20", live: 0 },
+    { day: "2026-11-24", live: 2_000 },
+    { day: "2026-11-25", live: 2_400 },
+  ];
+  const page = await openConsole({ server });
+  const chart = page.byId("growth-chart");
+  const spoken = () => chart.children.map((column) => column.querySelector(".spoken").textContent);
+  const words = () => spoken().map((one) => one.replace(/^.*: /, ""));
+  assert.equal(spoken().length, 14);
+  assert.match(spoken()[0], /12/);
+  assert.equal(words()[0], `${(1_000).toLocaleString()} subscribed`);
+  assert.equal(words()[1], "not recorded");
+  assert.equal(words()[8], "0 subscribed");
+  assert.equal(words()[12], `${(2_000).toLocaleString()} subscribed`);
+  assert.equal(spoken()[13], `Now: ${(2_500).toLocaleString()} subscribed`);
+  const heights = chart.children.map((column) => Number.parseFloat(column.querySelector(".stack").style.height));
+  assert.deepEqual([heights[0], heights[1], heights[12], heights[13]], [40, 0, 80, 100]);
+  assert.match(page.text("growth-chart-note"), new RegExp(`^${(1_500).toLocaleString()} more since the beginning of .*12`));
+  assert.deepEqual(server.requests.filter(({ path }) => path.startsWith("subscriptions")), []);
+  server.days[1].live = 2_501;
+  await page.pass(6_000);
+  assert.match(page.text("growth-chart-note"), /^1 fewer since /);
+  server.days[1].live = 2_500;
+  await page.pass(6_000);
+  assert.match(page.text("growth-chart-note"), /^As many as since /);
+});
+
+test("a server of today has no earlier days, and says so", async () => {
+  const server = new OperatorServer();
+  server.subscribe();
   const page = await openConsole({ server });
   const spoken = page.byId("growth-chart").children.map((column) => column.querySelector(".spoken").textContent);
-  assert.equal(spoken.length, 14);
-  assert.match(spoken[13], /: 2 new$/);
-  assert.match(spoken[12], /: 1 new$/);
-  assert.match(page.text("growth-chart-note"), /^3 subscriptions of 4 came in fourteen days/);
-  const large = new OperatorServer();
-  for (let number = 0; number < 2_001; number++) large.subscribe();
-  const other = await openConsole({ server: large });
-  assert.equal(other.byId("growth-chart").hidden, true);
-  assert.match(other.text("growth-chart-note"), /too many to count here/);
-  assert.deepEqual(large.requests.filter(({ path }) => path.startsWith("subscriptions")), []);
+  assert.match(spoken[12], /: not recorded$/);
+  assert.equal(spoken[13], "Now: 1 subscribed");
+  assert.match(page.text("growth-chart-note"), /^Earlier days are not recorded\. /);
 });
 
 test("push services are bars with their share, the largest first", async () => {
@@ -122,7 +149,7 @@ test("each fault is told in words, with its consequence", async () => {
   assert.equal(rows.length, 7);
   for (const row of rows) assert.match(row, /Attention$/);
   const text = rows.join("\n");
-  for (const words of [/VAPID_SUBJECT is not set/, /cannot be written to/, /No worker runs/, /Nobody has looked/, /nothing is sent until they agree/, /has waited for 3 hours/, /3 refused/]) assert.match(text, words);
+  for (const words of [/VAPID_SUBJECT is not set/, /cannot be written to/, /No worker runs/, /No worker has looked/, /nothing is sent until they agree/, /has waited for 3 hours/, /3 refused/]) assert.match(text, words);
   const found = page.rows("health-problems").join("\n");
   for (const words of [/Reading due messages fails since .*: the store is unavailable\./, /Broadcast b-1 waits/, /2 more broadcasts wait/, /1 message waits/, /key lost of 40 subscriptions is missing/, /45 of its last 100/]) assert.match(found, words);
 });
@@ -145,6 +172,28 @@ test("a server that hangs and a proxy that answers for it are told of, and the v
   server.intercept = () => undefined;
   await page.pass(6_000);
   assert.doesNotMatch(note(), /Not updated/);
+});
+
+test("a request with the token that is not answered is given up, and made again", async () => {
+  const server = new OperatorServer();
+  const page = await openConsole({ hash: "#health", server });
+  server.intercept = (_, path) => (path === "stats" ? new Promise(() => {}) : undefined);
+  await page.pass(45_000);
+  assert.match(page.text("health-as-of"), /Not updated since: The server did not answer in time\./);
+  server.intercept = () => undefined;
+  await page.pass(45_000);
+  assert.doesNotMatch(page.text("health-as-of"), /Not updated/);
+});
+
+test("where the next page begins goes back to the server as it came", async () => {
+  const server = new OperatorServer();
+  const next = "a+b/c&limit=1#%";
+  server.intercept = (_, path) =>
+    path.startsWith("broadcasts?") && !path.includes("after=") ? Response.json({ broadcasts: [], next }) : undefined;
+  await openConsole({ server });
+  const asked = server.requests.map(({ path }) => path).filter((path) => path.includes("after="));
+  assert.ok(asked.length > 0);
+  for (const path of asked) assert.equal(new URLSearchParams(path.split("?")[1]).get("after"), next);
 });
 
 test("this browser's wrong clock is told of, and does not make the queue old", async () => {

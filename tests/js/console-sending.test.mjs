@@ -69,10 +69,10 @@ test("the estimate is beside the form before anything is asked, and of the audie
   assert.match(page.text("compose-as-of"), /^As of /);
   await page.fill("notify", { user: "bob" });
   await page.pass(1_000);
-  assert.equal(page.text("notify-estimate"), "Nobody: no subscription matches.");
+  assert.equal(page.text("notify-estimate"), "No recipient: no subscription matches.");
   await page.fill("notify", { user: "" });
   await page.pass(1_000);
-  assert.equal(page.text("notify-estimate"), "Nobody is chosen yet.");
+  assert.equal(page.text("notify-estimate"), "No recipient is chosen yet.");
   await page.fill("notify", { audience: "self" });
   assert.ok(isHidden(page.byId("notify-estimate")));
 });
@@ -159,6 +159,22 @@ test("the offer ends by itself before the message goes out", async () => {
   assert.equal(page.document.activeElement.id, "send");
   assert.deepEqual(page.server.requests.filter(({ method }) => method === "DELETE"), []);
   assert.ok(Date.parse(posted(page)[0].sendAt) > page.server.now, "it could have been undone until now");
+});
+
+test("the offer for a second message has its own five seconds, and takes that one back", async () => {
+  const page = await composing();
+  await page.submit("notify");
+  await page.confirm("yes");
+  await page.pass(3_000);
+  await page.fill("notify", { title: "Another one", audience: "all" });
+  await page.submit("notify");
+  await page.confirm("yes");
+  await page.pass(3_000);
+  assert.equal(page.byId("undo").hidden, false, "the first one's time is over");
+  assert.notEqual(page.text("status"), "Sending to 3 browsers.");
+  await page.press(page.byId("undo"), "Undo");
+  assert.equal(page.text("status"), "Undone: nothing was sent.");
+  assert.deepEqual(page.server.broadcasts.map(({ state }) => state), ["cancelled", "scheduled"]);
 });
 
 /** Sends, with this much time until the answer arrives, in milliseconds. */

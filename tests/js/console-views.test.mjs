@@ -211,4 +211,7 @@ test("no request with the token carries cookies, or lets the browser ask for a p
   const signed = server.requests.filter(({ headers }) => headers.authorization);
   assert.ok(signed.length > 5, `${signed.length} requests`);
   for (const { path, credentials } of signed) assert.equal(credentials, "omit", path);
+  // Without the token, but a proxy may refuse it. The pill of all pages asks, too, with the cookies of a signed-in visitor.
+  const ready = server.requests.filter(({ path }) => path === "ready");
+  assert.ok(ready.some(({ credentials }) => credentials === "omit"), `${ready.length} requests`);
 });

@@ -181,6 +181,134 @@ test("a daily time is posted by the visitor's clock, and in UTC if the server ha
   ]);
 });
 
+test("the test of a daily notification is in the first minute that begins at least fifteen seconds later", async () => {
+  let now = "";
+  class Then extends Date {
+    static now = () => Date.parse(now);
+    getHours() {
+      return this.getUTCHours();
+    }
+    getMinutes() {
+      return this.getUTCMinutes();
+    }
+  }
+  const daily = await load("daily.js", { globals: { Intl, Date: Then }, imports: { "./browser.js": { enrol() {} } } });
+  for (const [time, hour, minute] of [
+    ["10:00:00.000", 10, 1],
+    ["10:00:45.000", 10, 1],
+    ["10:00:45.001", 10, 2],
+    ["10:58:59.000", 11, 0],
+  ]) {
+    now = `2026-11-23T${time}Z`;
+    assert.deepEqual({ ...daily.minuteAhead() }, { hour, minute }, time);
+  }
+});
+
+test("the subscription stays when one of its daily notifications is stopped, and is not made for that", async () => {
+  for (const subscription of [{}, null]) {
+    const [did, presses] = [[], []];
+    const byId = () => ({ hidden: false, replaceChildren() {}, focus() {} });
+    await load("daily-form.js", {
+      globals: { addEventListener() {} },
+      imports: {
+        "./web-push/client.js": {
+          unsubscribe: async ({ notifyType }) => did.push(`unsubscribe ${notifyType}`),
+          state: async () => ({ subscription }),
+        },
+        "./browser.js": { enrol: async () => did.push("enrol") },
+        "./daily.js": { clock() {}, minuteAhead() {}, schedule() {}, words() {}, zone: "UTC" },
+        "./dom.js": { byId, element: () => ({ addEventListener: (_, press) => presses.push(press) }) },
+        "./scheduled.js": { scheduled: { all: () => ({ DAILY_CHECK: { time: "08:00" } }), set: (type) => did.push(`forget ${type}`) } },
+        "./status.js": { afterEach: new Set(), onClick() {}, onSubmit() {}, run: (_, action) => action() },
+      },
+    });
+    assert.match(await presses[0](), /^Stopped: /);
+    // With its last schedule the server removes a subscription.
+    const expected = ["unsubscribe DAILY_CHECK", "forget DAILY_CHECK", ...(subscription ? ["enrol"] : [])];
+    assert.deepEqual(did, expected);
+  }
+});
+
+test("a page that nobody sees does not ask for the server's state", async () => {
+  const [asked, timers] = [[], []];
+  const document = { hidden: true };
+  const { watch } = await load("server.js", {
+    globals: {
+      document,
+      AbortSignal,
+      addEventListener() {},
+      setTimeout: (work, after) => timers.push({ work, after }),
+      fetch: async (path) => {
+        asked.push(path);
+        throw new TypeError("no connection");
+      },
+    },
+    imports: { "./dom.js": { byId: () => ({ dataset: {} }) } },
+  });
+  await watch();
+  assert.deepEqual(asked, []);
+  document.hidden = false;
+  await timers[0].work();
+  assert.deepEqual(asked, ["web-push/ready"]);
+  assert.deepEqual(timers.map(({ after }) => after), [15_000, 15_000]);
+});
+
+test("an action that is running is not begun again by the same button, and one that failed is", async () => {
+  const [attributes, line] = [new Map(), { dataset: {} }];
+  const button = {
+    getAttribute: (name) => attributes.get(name) ?? null,
+    setAttribute: (name, value) => attributes.set(name, value),
+    removeAttribute: (name) => attributes.delete(name),
+  };
+  const { run } = await load("status.js", { globals: { setTimeout() {}, clearTimeout() {} }, imports: { "./dom.js": { byId: () => line } } });
+  let begun = 0;
+  let fail;
+  const action = () => {
+    begun++;
+    return new Promise((_, reject) => void (fail = reject));
+  };
+  const first = run(button, action);
+  run(button, action);
+  assert.equal(begun, 1);
+  fail(new Error("the server is busy"));
+  await first;
+  assert.deepEqual([line.textContent, line.dataset.kind], ["the server is busy", "error"]);
+  await run(button, async () => `begun ${++begun} times`);
+  assert.deepEqual([line.textContent, line.dataset.kind], ["begun 2 times", "ok"]);
+});
+
+test("schedules are remembered until the page is closed if nothing can be stored", async () => {
+  const refuses = () => {
+    throw new Error("no storage");
+  };
+  const { scheduled } = await load("scheduled.js", {
+    globals: { localStorage: { getItem: refuses, setItem: refuses } },
+    imports: { "./stored.js": { keyed: (name) => name } },
+  });
+  scheduled.set("DAILY_CHECK", { time: "08:00" });
+  scheduled.set("DIRECT_NOTIFICATION", { time: "09:00" });
+  scheduled.set("DAILY_CHECK", undefined);
+  assert.deepEqual(Object.keys(scheduled.all()), ["DIRECT_NOTIFICATION"]);
+  scheduled.clear();
+  assert.deepEqual(Object.keys(scheduled.all()), []);
+});
+
+test("a bounded number of sent messages is remembered, the newest, and each once", async () => {
+  const stored = new Map();
+  const sessionStorage = {
+    getItem: (key) => stored.get(key) ?? null,
+    setItem: (key, value) => stored.set(key, value),
+    removeItem: (key) => stored.delete(key),
+  };
+  const sent = await load("console/sent.js", { globals: { sessionStorage }, imports: { "../stored.js": { keyed: (name) => name } } });
+  for (let number = 0; number < 60; number++) sent.remember({ id: `b-${number % 55}`, title: String(number), fields: [] });
+  const known = [...stored.values()].flatMap((text) => JSON.parse(text));
+  assert.equal(known.length, 50);
+  assert.equal(sent.recall("b-4").title, "59");
+  assert.equal(sent.recall("b-5"), undefined);
+  assert.equal(sent.recall("b-10").title, "10");
+});
+
 /** The modules of a page, from the script that its HTML names. */
 async function modules(html) {
   const [, first] = /<script type="module" src="([^"]+)"/.exec(html);

@@ -63,7 +63,7 @@ function show(node, { state, bar, summary, counts, pause, resume, cancel, failed
   const isOver = ["done", "cancelled"].includes(status.state) && pending === 0;
   const isDone = status.state === "done" && pending === 0;
   // Neither is a success.
-  const shown = isDone && status.recipients === 0 ? "nobody" : isDone && finished.accepted === 0 ? "failed" : status.state;
+  const shown = isDone && status.recipients === 0 ? "unmatched" : isDone && finished.accepted === 0 ? "failed" : status.state;
   node.dataset.state = state.dataset.state = shown;
   state.textContent = word(STATES, shown);
   // Without recipients the bar would be full.

@@ -9,7 +9,8 @@ const short = new Intl.NumberFormat(undefined, { notation: "compact", maximumFra
  * Columns side by side, each of parts on top of each other.
  *
  * @param {any} list
- * @param {{label: string, name: string, parts: {kind: string, count: number, word: string}[]}[]} columns
+ * @param {{label: string, name: string, parts: {kind: string, count: number, word: string}[], words?: string, isPlain?: boolean}[]} columns
+ *   A plain one has no figure above it, for want of space.
  */
 export function showColumns(list, columns) {
   const total = (/** @type {{parts: {count: number}[]}} */ { parts }) => parts.reduce((sum, { count }) => sum + count, 0);
@@ -23,10 +24,10 @@ export function showColumns(list, columns) {
         bar.hidden = count === 0;
         return bar;
       });
-      const figure = element("b", {}, total(column) ? short.format(total(column)) : "");
+      const figure = element("b", {}, total(column) && !column.isPlain ? short.format(total(column)) : "");
       const stack = element("span", { className: "stack" }, figure, ...bars);
       stack.style.height = `${(100 * total(column)) / most}%`;
-      const words = column.parts.map(({ count, word }) => `${number(count)} ${word}`).join(", ");
+      const words = column.words ?? column.parts.map(({ count, word }) => `${number(count)} ${word}`).join(", ");
       return element(
         "li",
         { title: `${column.name}: ${words}` },

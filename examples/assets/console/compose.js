@@ -12,7 +12,7 @@ import { MARGIN, SECONDS, offer } from "./undo.js";
 import { open, refresh, view } from "./views.js";
 import { moment } from "./words.js";
 
-const NOBODY = "No subscription matches: nothing was sent.";
+const NO_RECIPIENT = "No subscription matches: nothing was sent.";
 const MOST_ACTIONS = 3;
 const LABELS = {
   all: "Send to everyone…",
@@ -47,7 +47,7 @@ onSubmit("notify", async (values) => {
   if (isForOthers) {
     // Counted now: the page may show a number that is some seconds old.
     const estimated = await estimate(content.audience);
-    if (estimated === 0 && !content.sendAt) throw new Error(NOBODY);
+    if (estimated === 0 && !content.sendAt) throw new Error(NO_RECIPIENT);
     // The time of a repeated request is that of the first one: it is over, or is over soon.
     const undo = isRepeated ? 0 : SECONDS;
     if (!(await confirmed(question(content, estimated, undo)))) return say("Not sent.");
@@ -73,7 +73,7 @@ onSubmit("notify", async (values) => {
   remember({ id: broadcast, title: content.title ?? "Custom JSON payload", fields: texts(values) });
   if (content.sendAt) return `Will be sent on ${moment(content.sendAt)}.`;
   // It may be fewer than were estimated, or this browser's subscription was deleted.
-  if (recipients === 0) throw new Error(NOBODY);
+  if (recipients === 0) throw new Error(NO_RECIPIENT);
   if (canUndo && offer(broadcast, browsers(recipients), sendAt)) return;
   return isForOthers ? `Sending to ${browsers(recipients)}.` : "Sent to this browser.";
 });
@@ -192,11 +192,11 @@ async function count() {
   try {
     to = audience(values, self);
   } catch {
-    line.textContent = "Nobody is chosen yet.";
+    line.textContent = "No recipient is chosen yet.";
     return;
   }
   const recipients = await estimate(to);
-  const text = recipients === 0 ? "Nobody: no subscription matches." : `Goes to ${browsers(recipients)}.`;
+  const text = recipients === 0 ? "No recipient: no subscription matches." : `Goes to ${browsers(recipients)}.`;
   if (line.textContent !== text) line.textContent = text;
   line.dataset.state = recipients === 0 ? "none" : "some";
 }

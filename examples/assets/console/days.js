@@ -1,4 +1,4 @@
-// Figures by day, by the visitor's calendar.
+// Figures by day, by the visitor's calendar, or by the server's, which is that of UTC.
 
 /** The beginnings of the last days, the oldest first. @param {number} count @param {number} now */
 export function lastDays(count, now) {
@@ -37,3 +37,14 @@ export const short = (day) => day.toLocaleDateString(undefined, { weekday: "shor
 
 /** @param {Date} day */
 export const long = (day) => day.toLocaleDateString(undefined, { weekday: "long", day: "numeric", month: "long" });
+
+/** The last days in UTC, as the server writes them, the oldest first. @param {number} count @param {number} now */
+export function lastDates(count, now) {
+  return Array.from({ length: count }, (_, place) => new Date(now - (count - 1 - place) * 86_400_000).toISOString().slice(0, 10));
+}
+
+/** @param {string} date */
+export const shortDate = (date) => new Date(date).toLocaleDateString(undefined, { weekday: "short", timeZone: "UTC" });
+
+/** @param {string} date */
+export const longDate = (date) => new Date(date).toLocaleDateString(undefined, { weekday: "long", day: "numeric", month: "long", timeZone: "UTC" });

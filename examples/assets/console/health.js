@@ -27,7 +27,8 @@ async function load() {
 
 /** The answer of `/ready`, also while it is not. */
 async function readiness() {
-  const options = /** @type {RequestInit} */ ({ cache: "no-store", signal: AbortSignal.timeout?.(LIMIT) });
+  // A refusal, of a proxy, must not open the browser's own password prompt.
+  const options = /** @type {RequestInit} */ ({ cache: "no-store", credentials: "omit", signal: AbortSignal.timeout?.(LIMIT) });
   try {
     const response = await fetch("web-push/ready", options);
     return await response.json();
@@ -57,7 +58,7 @@ export function checks(ready, { ledger, outbox }, now) {
     ["Contact", ready.contact !== false, "Push services know whom to write to.", "VAPID_SUBJECT is not set: nothing is sent, and no browser can subscribe."],
     ["Store", ready.store, "It answers and can be written to.", "It does not answer, or cannot be written to. Messages wait."],
     ["Worker", ready.worker, "A worker sends what is due.", "No worker runs: nothing is sent, and new messages are refused."],
-    ["Scheduler", ready.scheduler, "Due work was looked for a moment ago.", "Nobody has looked for due work for a while."],
+    ["Scheduler", ready.scheduler, "Due work was looked for a moment ago.", "No worker has looked for due work for a while."],
     ["Clock", ready.clock, `It agrees with the store's.${difference(apart)}`, `It disagrees with the store's or has jumped: nothing is sent until they agree.${difference(apart)}`],
     ["Queue", age < LATE, queue(ledger, age), `${queue(ledger, age)} The push services below may say why.`],
   ];

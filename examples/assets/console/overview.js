@@ -1,7 +1,7 @@
 // The figures of the last days, and where the subscriptions are.
 import { byId, time } from "../dom.js";
 import { showBars, showColumns } from "./charts.js";
-import { byDay, lastDays, long, short } from "./days.js";
+import { byDay, lastDates, lastDays, long, longDate, short, shortDate } from "./days.js";
 import { authorized, serverNow } from "./session.js";
 import { view } from "./views.js";
 import { PUSH_SERVICES, counted, number, word } from "./words.js";
@@ -19,10 +19,8 @@ const FRESH = 60_000;
 async function load() {
   const stats = await authorized("GET", "stats");
   figures(stats);
-  await Promise.all([
-    drawn("sent-chart", () => sentByDay()),
-    drawn("growth-chart", () => growthByDay(stats.subscriptions.total)),
-  ]);
+  growth(stats);
+  await drawn("sent-chart", () => sentByDay());
 }
 
 /** @param {any} stats */
@@ -88,22 +86,24 @@ function split({ accepted, pending, cancelled, ...failures }) {
   return { delivered: accepted, failed: Object.values(failures).reduce((sum, count) => sum + count, 0) };
 }
 
-/** @param {number} total The subscriptions in every state. @returns {Promise<string>} */
-async function growthByDay(total) {
-  const list = byId("growth-chart");
-  list.hidden = total > PAGES * PAGE;
-  if (list.hidden) return `More than ${number(PAGES * PAGE)} subscriptions: too many to count here. Metrics have their number over time.`;
-  const days = lastDays(GROWTH_DAYS, Date.now());
-  const { rows } = await pages("subscriptions?state=live", "subscriptions");
-  const sorted = byDay(rows, ({ createdAt }) => createdAt, days);
-  const columns = days.map((day, place) => ({
-    label: short(day),
-    name: long(day),
-    parts: [{ kind: "new", count: sorted[place].length, word: "new" }],
-  }));
-  showColumns(list, columns);
-  const grown = sorted.reduce((sum, day) => sum + day.length, 0);
-  return `${counted(grown, "subscription")} of ${number(rows.length)} came in fourteen days and are still there.`;
+/** Draws the last days, and now as today. @param {any} stats */
+function growth({ subscriptions, days }) {
+  const known = new Map(days.map((/** @type {{day: string, live: number}} */ { day, live }) => [day, live]));
+  const dates = lastDates(GROWTH_DAYS, serverNow());
+  const figures = dates.map((date) => known.get(date));
+  figures[GROWTH_DAYS - 1] = subscriptions.live;
+  const columns = dates.map((date, place) => {
+    const count = figures[place];
+    const name = place === GROWTH_DAYS - 1 ? "Now" : longDate(date);
+    if (count === undefined) return { label: shortDate(date), name, parts: [], words: "not recorded" };
+    return { label: shortDate(date), name, parts: [{ kind: "live", count, word: "subscribed" }], isPlain: place % 4 !== 1 };
+  });
+  showColumns(byId("growth-chart"), columns);
+  const first = figures.findIndex((count) => count !== undefined);
+  const change = subscriptions.live - (figures[first] ?? 0);
+  const since = `since the beginning of ${longDate(dates[first])}`;
+  const words = change === 0 ? `As many as ${since}.` : `${number(Math.abs(change))} ${change > 0 ? "more" : "fewer"} ${since}.`;
+  byId("growth-chart-note").textContent = `${first === GROWTH_DAYS - 1 ? "Earlier days are not recorded." : words} Days begin at midnight UTC; the last column is now.`;
 }
 
 /** Reads pages of a list. @param {string} path With a query. @param {string} name */

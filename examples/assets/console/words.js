@@ -23,7 +23,7 @@ export const STATES = {
   paused: "Paused",
   done: "Done",
   cancelled: "Cancelled",
-  nobody: "Nobody",
+  unmatched: "No recipient",
   failed: "Failed",
 };
 

@@ -12,6 +12,7 @@ export class OperatorServer {
   keyId = "key-1";
   ready = { ready: true, store: true, scheduler: true, worker: true, clock: true, contact: true };
   ledger = { depth: 0, leased: 0, oldestDue: null };
+  days = [];
   more = {};
   requests = [];
   /** Called before each answer: may throw, or return another one. */
@@ -140,6 +141,7 @@ export class OperatorServer {
         byPushService: { fcm: 0, mozilla: 0, apple: 0, ...count("pushService") },
         byVapidKey: count("keyId"),
       },
+      days: this.days,
       ledger: this.ledger,
       gates: this.gates,
       origins: [],

@@ -25,6 +25,10 @@ const answers = {
       byPushService: { fcm: 1_127, mozilla: 318, apple: 289, wns: 104, meta: 0, other: 4 },
       byVapidKey: { "9k3fXq2LmB0": 1_790, "Zt81aPw7Rc4": 52 },
     },
+    days: [1_102, 1_131, 1_188, 1_240, 1_236, 1_259, 1_322, 1_390, 1_455, 1_501, 1_498, 1_604, 1_733, 1_790].map((live, place) => ({
+      day: new Date(Date.now() - (13 - place) * 86_400_000).toISOString().slice(0, 10),
+      live,
+    })),
     ledger: { depth: 742, leased: 64, oldestDue: new Date().toISOString() },
     gates: [{ origin: "https://web.push.apple.com", until: day(-1, 9), reason: "rate_limited", closures: 1 }],
     origins: [
@@ -52,14 +56,14 @@ const answers = {
   },
   subscriptions: {
     next: null,
-    subscriptions: Array.from({ length: 1_842 }, (_, place) => ({
+    subscriptions: Array.from({ length: 50 }, (_, place) => ({
       id: `${(place + 4096).toString(16)}f1de-7a54-4f0e-8f67-0d3a5b9e2c11`,
       state: place === 2 ? "retired" : "live",
       pushService: ["fcm", "mozilla", "apple"][place % 3],
       user: place % 4 === 3 ? null : ["alice", "bob", "carol"][place % 3],
       tags: place % 2 ? ["news"] : ["news", "orders"],
       keyId: "9k3fXq2LmB0",
-      createdAt: day(place < 96 ? Math.floor(14 * (1 - Math.sqrt((place + 1) / 96))) : 40),
+      createdAt: day(40),
       lastSeenAt: day(0),
       lastSuccessAt: place === 2 ? null : day(0),
       failureStreak: place === 2 ? 3 : 0,
