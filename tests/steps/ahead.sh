@@ -6,11 +6,13 @@ compile_ahead() {
     chrt --idle --pid 0 "$BASHPID"
     # One part that fails keeps no other from being compiled.
     set +e
-    local part
-    # The fuzz targets have a target folder of their own: the tests begin while nothing of theirs is locked.
-    for part in build_fuzz build_packages build_rusqlite_range step_minimal_versions; do
+    # The fuzz targets have a target folder of their own: what they compile waits for nothing else.
+    (set -e; build_fuzz) &
+    local fuzz=$! part
+    for part in build_packages build_rusqlite_range step_minimal_versions; do
         (set -e; "$part")
     done
+    wait "$fuzz"
 }
 
 # Runs a command while that is done, and waits for both.

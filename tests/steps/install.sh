@@ -41,9 +41,8 @@ install() {
 
 install_rust() {
     local tool
-    have cargo-nextest || CARGO_TARGET_DIR=target/tools cargo install --locked cargo-nextest
-    # These wait for cargo itself: optimized code would save less time than it takes to compile.
-    for tool in cargo-fuzz cargo-hack cargo-deny; do
+    # They wait for others: optimized code would save less time than it takes to compile.
+    for tool in cargo-nextest cargo-fuzz cargo-hack cargo-deny; do
         have "$tool" || CARGO_TARGET_DIR=target/tools cargo install --locked --debug "$tool"
     done
     rustup component add rustfmt clippy >/dev/null 2>&1 || cargo clippy --version >/dev/null
