@@ -111,7 +111,7 @@ fn seal(
 ///
 /// # Errors
 ///
-/// [`Malformed`](DecryptErrorKind::Malformed) for what anybody can see without keys,
+/// [`Malformed`](DecryptErrorKind::Malformed) for what can be seen without keys,
 /// [`NotAuthentic`](DecryptErrorKind::NotAuthentic) for everything else, without detail.
 pub fn decrypt(
     p256: &dyn P256,

@@ -192,7 +192,7 @@ mod web_push;
 #[cfg(feature = "_engine")]
 pub use broadcast::{Audience, Broadcast, Principal};
 #[cfg(feature = "_engine")]
-pub use engine::{Progress, Registration, RunError, RunErrorKind, Tick, copy, import};
+pub use engine::{Progress, Registration, RunError, RunErrorKind, Tick, check, copy, import};
 pub use message::{Message, Notification};
 pub use subscription::Subscription;
 #[cfg(feature = "_engine")]

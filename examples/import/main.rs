@@ -192,7 +192,7 @@ async fn open(arguments: &Arguments, active: Option<&VapidKey>) -> Result<WebPus
         _ => {}
     }
     // Nothing is sent, so the contact is never used.
-    let mut builder = WebPush::builder("mailto:nobody@localhost")
+    let mut builder = WebPush::builder("mailto:none@localhost")
         .insecure_local_contact()
         .endpoint_policy(
             arguments
@@ -218,7 +218,9 @@ async fn open(arguments: &Arguments, active: Option<&VapidKey>) -> Result<WebPus
         }
         None => None,
     };
-    let opened = to.open(builder, first, extra_root_ca.as_deref()).await;
+    let opened = to
+        .open(builder, first, true, extra_root_ca.as_deref())
+        .await;
     // A file is closed with its last handle, which the `WebPush` owns.
     let (builder, _) = opened.map_err(|error| format!("--to: {}", with_causes(error)))?;
     builder

@@ -57,7 +57,7 @@ pub(crate) use self::users::Users;
 use self::causes::with_causes;
 use self::certificate::Certificate;
 use self::metrics::Metrics;
-use self::opening::NotReady;
+use self::opening::{NotReady, Refusals};
 use self::settings::{Asked, Errand, Settings};
 use self::shutdown::Shutdown;
 use self::spans::Spans;
@@ -215,24 +215,27 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
 
     let cors = cors(&settings.allowed_origins)?;
     let create_store = settings.create_store && settings.errand.is_none();
-    // Opening the file would create it. Databases on servers are checked by `build`.
+    let why = match settings.create_store {
+        true => "this command creates none",
+        false => "CREATE_STORE=false",
+    };
+    // Opening the file would create it.
     if let StoreUrl::Sqlite(path) = &settings.store
         && !create_store
         && !path.exists()
     {
         let path = path.display();
-        let why = if settings.create_store {
-            "this command creates none"
-        } else {
-            "CREATE_STORE=false"
-        };
         return Err(format!("STORE_URL: there is no file {path}, and {why}").into());
     }
     let new_builder = || match &settings.contact {
         Some(contact) => WebPush::builder(contact.as_str()),
         None => WebPush::builder_without_contact(),
     };
-    let open = || settings.store.open(new_builder(), None, extra_root_ca);
+    let open = || {
+        settings
+            .store
+            .open(new_builder(), None, create_store, extra_root_ca)
+    };
     let mut task = match settings.errand {
         Some(errand) => Task::Once(errand),
         None => {
@@ -266,22 +269,34 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
                 has_contact: settings.contact.is_some(),
                 metrics: metrics.clone(),
                 admin: Arc::clone(&admin),
+                refusals: Refusals::default(),
             };
             not_ready
                 .while_opening(acceptor, &shutdown, opening::patiently(patience, open))
                 .await
         }
     };
-    let opened = opened.map_err(|error| format!("STORE_URL: {}", with_causes(error)))?;
+    let opened = opened.map_err(|error| {
+        let text = with_causes(error);
+        // A wrong password is not helped by a store that may be created.
+        let is_absent = !create_store && text.contains("there is no store");
+        let why = match is_absent {
+            true => format!(" ({why})"),
+            false => String::new(),
+        };
+        format!("STORE_URL: {text}{why}")
+    })?;
     let Some((builder, store)) = opened else {
         return Ok(None);
     };
     let mut builder = builder
-        .endpoint_policy(settings.endpoint_policy)
         .create_store(create_store)
         .poll_interval(settings.poll_interval)
         .subscription_limits(settings.limits)
         .retire_at_most(settings.retire_at_most);
+    if settings.contact.is_some() {
+        builder = builder.endpoint_policy(settings.endpoint_policy);
+    }
     let api = ApiSettings::new()
         .authorizer(admin)
         .allowed_origins(settings.allowed_origins)
@@ -399,8 +414,10 @@ where
         sleep(shutdown::GRACE).await;
     };
     let ended = tokio::select! {
-        ended = both => ended.map(|_| ()),
+        // The service manager is told, even if nothing is left to drain.
+        biased;
         () = too_late => Err("requests or deliveries did not finish in time".into()),
+        ended = both => ended.map(|_| ()),
         () = progress => Ok(()),
     };
     // Otherwise the worker would continue with a closed store.

@@ -1,20 +1,21 @@
 //! Waiting for a database that is not up yet.
 
 use std::convert::Infallible;
+use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tower::Service;
-use tower_web_push::api::{AdminAction, AdminCredentials, Authorizer as _};
+use tower_web_push::api::{AdminAction, AdminCredentials, Authorizer as _, PeerAddr};
 use tower_web_push::store::{StoreError, StoreErrorKind};
 
 use super::accept::Acceptor;
@@ -26,6 +27,8 @@ use super::{PREFIXES, service_manager, site};
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// As often as the API tells what repeats.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Calls `open` until it succeeds, fails for another reason than a database that is out of reach, or `patience` is over.
 /// The pauses double from a quarter of a second to five. Each failure is one line of the log.
@@ -64,6 +67,57 @@ pub(super) struct NotReady {
     pub(super) has_contact: bool,
     pub(super) metrics: Metrics,
     pub(super) admin: Arc<AdminCredentials>,
+    pub(super) refusals: Refusals,
+}
+
+/// Refused requests for the metrics: the first is a line of the log, and then those of each minute. The API, which has a line
+/// for each address, is not there yet.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Refusals(Arc<Mutex<Refused>>);
+
+#[derive(Debug, Default)]
+struct Refused {
+    told: Option<Instant>,
+    /// Those since then.
+    requests: u64,
+}
+
+impl Drop for Refused {
+    fn drop(&mut self) {
+        if self.requests > 0 {
+            tell(None, self.requests);
+        }
+    }
+}
+
+fn tell(peer: Option<String>, requests: u64) {
+    tracing::warn!(
+        action = "show_stats",
+        peer,
+        requests,
+        "administrators' requests were refused while the server waits for its store"
+    );
+}
+
+impl Refusals {
+    /// One without credentials is no attempt.
+    fn add(&self, head: &Parts) {
+        if !head.headers.contains_key(AUTHORIZATION) {
+            return;
+        }
+        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.requests += 1;
+        if refused.told.is_some_and(|told| told.elapsed() < TOLD_EVERY) {
+            return;
+        }
+        let requests = mem::take(&mut refused.requests);
+        refused.told = Some(Instant::now());
+        let peer = head
+            .extensions
+            .get()
+            .map(|peer: &PeerAddr| peer.ip().to_string());
+        tell(peer, requests);
+    }
 }
 
 impl NotReady {
@@ -91,7 +145,10 @@ impl NotReady {
                 show_waiting();
                 site::exposition(&self.metrics)
             }
-            Err(denied) => site::refusal(denied).await,
+            Err(denied) => {
+                self.refusals.add(head);
+                site::refusal(denied).await
+            }
         }
     }
 

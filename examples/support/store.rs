@@ -53,6 +53,8 @@ impl StoreUrl {
     /// Opens it as the store of a `WebPush`. `first_key` is adopted if the store has no key: then it becomes the active
     /// one.
     ///
+    /// A database without a store gets one only if it `creates`. A file is made in any case.
+    ///
     /// The extra root certificates are trusted for database servers too.
     ///
     /// Also returns an SQLite store, to be closed at the end.
@@ -60,6 +62,7 @@ impl StoreUrl {
         &self,
         builder: WebPushBuilder,
         first_key: Option<VapidKey>,
+        creates: bool,
         extra_root_ca_pem: Option<&[u8]>,
     ) -> Result<(WebPushBuilder, Option<SqliteStore>), StoreError> {
         let builder = match self {
@@ -75,6 +78,9 @@ impl StoreUrl {
                 if let Some(schema) = schema {
                     store = store.schema(schema);
                 }
+                if !creates {
+                    store = store.existing_only();
+                }
                 if let Some(pem) = extra_root_ca_pem {
                     store = store.extra_root_ca_pem(pem);
                 }
@@ -85,6 +91,9 @@ impl StoreUrl {
                 let mut store = RedisStore::builder();
                 if let Some(prefix) = prefix {
                     store = store.prefix(prefix);
+                }
+                if !creates {
+                    store = store.existing_only();
                 }
                 if let Some(pem) = extra_root_ca_pem {
                     store = store.extra_root_ca_pem(pem);

@@ -179,7 +179,7 @@ impl Broadcast {
         if audience.len() + message.len() + opts.len() > MAX_JSON {
             return Err(Refusal::BodyTooLarge);
         }
-        // There is no default: it would be everybody.
+        // There is no default: it would be all subscriptions.
         let audience: Audience =
             serde_json::from_str(audience).map_err(|_| Refusal::InvalidAudience)?;
         let members = object(message, "message")?;
@@ -215,7 +215,7 @@ impl Broadcast {
     }
 }
 
-/// Refuses members that a request does not have. A misspelt or misplaced audience would be everybody, and what is meant
+/// Refuses members that a request does not have. A misspelt or misplaced audience would be all subscriptions, and what is meant
 /// to be sent later would be sent now.
 #[cfg(feature = "api")]
 pub(crate) fn check_names(members: &Members) -> Result<(), Refusal> {

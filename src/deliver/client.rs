@@ -403,9 +403,55 @@ impl From<TlsError> for HttpClientError {
 
 #[cfg(test)]
 mod tests {
+    use http::uri::Authority;
     use hyper_rustls::MaybeHttpsStream;
+    use tokio::task::JoinSet;
 
+    use super::super::http2_pool::tests::connect;
     use super::*;
+
+    /// Until it was sent for the last time. The time after that is the server's.
+    #[tokio::test(start_paused = true)]
+    async fn the_delay_of_a_request_that_was_repeated_ends_with_the_last_repeat() {
+        const REFUSED: Duration = Duration::from_secs(3);
+        const ANSWERED: Duration = Duration::from_secs(1);
+        let client = HttpClient::builder().build().unwrap();
+        let authority = Authority::from_static("push.example.com");
+        let (server, _connection) = connect(&client.0.http2, &authority).await;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut server = h2::server::handshake(server).await.unwrap();
+            for number in 0.. {
+                let Some(request) = server.accept().await else {
+                    return;
+                };
+                let mut respond = request.unwrap().1;
+                if (1..=2).contains(&number) {
+                    sleep(REFUSED).await;
+                    respond.send_reset(h2::Reason::REFUSED_STREAM);
+                } else {
+                    sleep(ANSWERED).await;
+                    drop(respond.send_response(Response::new(()), true));
+                }
+            }
+        });
+        let mut delays = Vec::new();
+        for _ in 0..3 {
+            let began = Instant::now();
+            let request = Request::post("https://push.example.com/p");
+            let request = request.body(PushBody::new("x")).unwrap();
+            let response = client.clone().call(request).await.unwrap();
+            assert!(began.elapsed() >= ANSWERED);
+            let delay = response.extensions().get::<Delayed>();
+            delays.push(delay.map(|Delayed(delay)| delay.as_secs_f64()));
+        }
+        let [None, Some(delay), None] = delays[..] else {
+            panic!("{delays:?}");
+        };
+        // The pause before the second repeat has 2 ms at most.
+        let expected = (2 * REFUSED).as_secs_f64();
+        assert!((expected..expected + 0.1).contains(&delay), "{delay}");
+    }
 
     /// A request is small. It must not wait for the acknowledgement of the one before.
     #[tokio::test]

@@ -162,6 +162,88 @@ fn it_falls_back_to_the_first_limit_while_it_is_not_used_and_no_further() {
     assert_eq!(high.limit.limit(), 40, "the floor holds");
 }
 
+/// A message now and then does not use it.
+#[test]
+fn it_falls_back_while_little_of_it_is_used() {
+    let mut origin = Origin::new(1, 1000);
+    while origin.full(Reply::Accepted) < 100 {}
+    for _ in 0..13 {
+        origin.now += Concurrency::UNUSED / 4;
+        origin.round(1, Reply::Accepted);
+    }
+    let limit = origin.limit.limit();
+    assert!((8..=30).contains(&limit), "{limit}");
+}
+
+/// They began one after the other, and are lost one after the other: all of them before the first loss was known.
+#[test]
+fn a_burst_that_takes_its_time_halves_it_once() {
+    let mut origin = Origin::new(1, 1000);
+    while origin.full(Reply::Accepted) < 64 {}
+    let before = origin.limit.limit();
+    origin.now += RTT;
+    for number in 1..=40 {
+        let began = origin.now + Duration::from_millis(1) * number;
+        let sample = Sample {
+            began,
+            ended: began + RTT,
+            in_flight: 40,
+            at_end: 40,
+            reply: Reply::Lost,
+        };
+        origin.limit.on_sample(&sample, 0.0);
+    }
+    assert_eq!(origin.limit.limit(), before / 2);
+}
+
+/// Their time is that of a load, whichever of them began first.
+#[test]
+fn the_time_of_a_request_that_began_alone_is_not_that_of_little_load_if_others_followed() {
+    let mut origin = Origin::new(1, 1000);
+    origin.full(Reply::Accepted);
+    let before = origin.limit.latency.base;
+    for _ in 0..40 {
+        origin.now += RTT * 5;
+        let sample = Sample {
+            began: origin.now - RTT * 4,
+            ended: origin.now,
+            in_flight: 1,
+            at_end: 8,
+            reply: Reply::Accepted,
+        };
+        origin.limit.on_sample(&sample, 0.0);
+    }
+    assert_eq!(origin.limit.latency.base, before);
+}
+
+#[test]
+fn the_floor_holds_while_a_slow_origin_is_measured_again() {
+    let mut origin = Origin::new(40, 1000);
+    for _ in 0..5 {
+        origin.full(Reply::Accepted);
+    }
+    while !origin.limit.latency.measures() {
+        let limit = origin.limit.limit();
+        origin.round_of(limit, Reply::Accepted, RTT * 2);
+    }
+    assert_eq!(origin.limit.limit(), 40);
+}
+
+/// After it the origin has few requests at once anyway.
+#[test]
+fn a_loss_ends_the_measurement_of_a_slow_origin() {
+    let mut origin = Origin::new(1, 1000);
+    for _ in 0..5 {
+        origin.full(Reply::Accepted);
+    }
+    while !origin.limit.latency.measures() {
+        let limit = origin.limit.limit();
+        origin.round_of(limit, Reply::Accepted, RTT * 2);
+    }
+    assert_eq!(origin.limit.limit(), Latency::UNLOADED);
+    assert!(origin.round(1, Reply::Lost) > Latency::UNLOADED);
+}
+
 #[test]
 fn slow_answers_stop_the_growth_and_do_not_shrink_it() {
     let mut origin = Origin::new(1, 1000);

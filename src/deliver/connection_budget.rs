@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
+use std::task::Context;
 use std::time::Duration;
 
 use http::uri::Authority;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use super::address::block;
+use super::closing::Closing;
+use super::connection_place::{Place, ShareInUse};
 use super::local_error::{Lack, LocalError};
 use super::open_files;
 use super::shares::{Held, Pool, Shares};
@@ -120,12 +120,7 @@ impl ConnectionBudget {
                 vec![share, self.0.others.try_take()?]
             }
         };
-        Some(Place {
-            budget: self.clone(),
-            held,
-            blocks: Vec::new(),
-            is_spare: true,
-        })
+        Some(Place::new(self.clone(), held, true))
     }
 
     /// Takes a place for a connection. `domain` is `None` for a host that the policy names.
@@ -144,12 +139,7 @@ impl ConnectionBudget {
                 vec![share, self.take_within(&self.0.others).await?]
             }
         };
-        Ok(Place {
-            budget: self.clone(),
-            held,
-            blocks: Vec::new(),
-            is_spare: false,
-        })
+        Ok(Place::new(self.clone(), held, false))
     }
 
     async fn take_within(&self, pool: &Arc<Pool>) -> Result<Held, LocalError> {
@@ -158,8 +148,43 @@ impl ConnectionBudget {
             .map_err(|_| Lack::Connections.into())
     }
 
-    async fn take(&self, pool: &Arc<Pool>) -> Held {
+    /// Whether a place is one of a host that the policy names.
+    pub(super) fn is_named(&self, held: &[Held]) -> bool {
+        held.iter()
+            .any(|held| Arc::ptr_eq(held.pool(), &self.0.named))
+    }
+
+    /// The share of a block of addresses.
+    pub(super) fn share_of(&self, block: IpAddr) -> Arc<Pool> {
+        self.0.blocks.of(block)
+    }
+
+    /// Takes a place in a pool, as soon as there is one.
+    pub(super) async fn take(&self, pool: &Arc<Pool>) -> Held {
         pool.take(|| self.close_idle_in(pool)).await
+    }
+
+    /// Enters a connection that was opened, with the places that it takes.
+    pub(super) fn enter(self, authority: Authority, held: Vec<Held>) -> Connection {
+        let closing = Arc::new(Closing::default());
+        let socket = Socket {
+            pools: held.iter().map(|held| Arc::clone(held.pool())).collect(),
+            closing: Arc::clone(&closing),
+            is_used: false,
+            idle_since: Instant::now(),
+        };
+        let mut origins = self.lock();
+        let origin = origins.entry(authority.clone()).or_insert_with(Origin::new);
+        origin.sockets.push(socket);
+        drop(origins);
+        // The request that needed it may have been cancelled.
+        self.give_way(&authority);
+        Connection {
+            budget: self,
+            authority,
+            closing,
+            _held: held,
+        }
     }
 
     /// Closes an idle connection in a pool, if more tasks wait for one than are being closed.
@@ -273,82 +298,6 @@ impl Drop for Request {
     }
 }
 
-/// A place for a connection that is being opened.
-#[derive(Debug)]
-pub(super) struct Place {
-    budget: ConnectionBudget,
-    held: Vec<Held>,
-    blocks: Vec<(IpAddr, Held)>,
-    is_spare: bool,
-}
-
-impl Place {
-    /// Takes a place in the blocks of the addresses. Returns those whose block has one; if none has, it waits for the first
-    /// block, unless the place is a spare one. Hosts that the policy names have no share.
-    pub(super) async fn at(&mut self, addrs: Vec<IpAddr>) -> Vec<IpAddr> {
-        let is_named = self
-            .held
-            .iter()
-            .any(|held| Arc::ptr_eq(held.pool(), &self.budget.0.named));
-        if is_named {
-            return addrs;
-        }
-        for addr in addrs.iter().map(|addr| block(*addr)) {
-            if !self.has(addr)
-                && let Some(held) = self.budget.0.blocks.of(addr).try_take()
-            {
-                self.blocks.push((addr, held));
-            }
-        }
-        if self.blocks.is_empty()
-            && !self.is_spare
-            && let Some(first) = addrs.first().map(|addr| block(*addr))
-        {
-            let pool = self.budget.0.blocks.of(first);
-            self.blocks.push((first, self.budget.take(&pool).await));
-        }
-        addrs
-            .into_iter()
-            .filter(|addr| self.has(block(*addr)))
-            .collect()
-    }
-
-    fn has(&self, block: IpAddr) -> bool {
-        self.blocks.iter().any(|(held, _)| *held == block)
-    }
-
-    /// Enters the connection that was opened. The places in other blocks are returned.
-    pub(super) fn open(mut self, authority: Authority, peer: Option<IpAddr>) -> Connection {
-        let peer = peer.map(block);
-        self.blocks.retain(|(block, _)| Some(*block) == peer);
-        self.held
-            .extend(self.blocks.into_iter().map(|(_, held)| held));
-        let closing = Arc::new(Closing::default());
-        let socket = Socket {
-            pools: self
-                .held
-                .iter()
-                .map(|held| Arc::clone(held.pool()))
-                .collect(),
-            closing: Arc::clone(&closing),
-            is_used: false,
-            idle_since: Instant::now(),
-        };
-        let mut origins = self.budget.lock();
-        let origin = origins.entry(authority.clone()).or_insert_with(Origin::new);
-        origin.sockets.push(socket);
-        drop(origins);
-        // The request that needed it may have been cancelled.
-        self.budget.give_way(&authority);
-        Connection {
-            budget: self.budget,
-            authority,
-            closing,
-            _held: self.held,
-        }
-    }
-}
-
 /// An open connection. It counts until this is dropped, which must be after its socket.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -426,58 +375,6 @@ impl Usage {
         });
     }
 }
-
-/// Whether a connection has to be closed, and the task that drives it.
-#[derive(Debug, Default)]
-struct Closing {
-    has_begun: AtomicBool,
-    driver: Mutex<Option<Waker>>,
-}
-
-impl Closing {
-    fn has_begun(&self) -> bool {
-        self.has_begun.load(Ordering::SeqCst)
-    }
-
-    fn begin(&self) {
-        self.has_begun.store(true, Ordering::SeqCst);
-        if let Some(driver) = self.driver().take() {
-            driver.wake();
-        }
-    }
-
-    fn poll(&self, cx: &Context<'_>) -> bool {
-        if self.has_begun() {
-            return true;
-        }
-        let mut driver = self.driver();
-        if !driver
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()))
-        {
-            *driver = Some(cx.waker().clone());
-        }
-        drop(driver);
-        // It may have begun before the task was stored.
-        self.has_begun()
-    }
-
-    fn driver(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.driver.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// All connections that a registrable domain or a block of addresses may have are in use.
-#[derive(Debug)]
-pub(super) struct ShareInUse;
-
-impl std::fmt::Display for ShareInUse {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("all connections that the host's domain may have are in use")
-    }
-}
-
-impl std::error::Error for ShareInUse {}
 
 #[cfg(test)]
 #[path = "connection_budget_tests.rs"]

@@ -1,5 +1,5 @@
 use std::pin::pin;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
 use futures_util::FutureExt as _;

@@ -16,7 +16,8 @@ use hyper_util::client::legacy::connect::dns::Name;
 use rustls::ClientConfig;
 use tower_service::Service;
 
-use super::connection_budget::{ConnectionBudget, Place, Usage};
+use super::connection_budget::{ConnectionBudget, Usage};
+use super::connection_place::Place;
 use super::dialled::Dialled;
 use super::endpoint_policy::literal_addr;
 use super::guarded_resolver::GuardedResolver;

@@ -226,6 +226,8 @@ impl std::error::Error for DialError {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     const PUSH: &str = "https://push.example.com/";
@@ -250,6 +252,32 @@ mod tests {
         dialled.failed(&authority);
         let pause = dialled.not_before(&authority).unwrap() - Instant::now();
         assert!(pause <= Dialled::FIRST_PAUSE, "{pause:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_wait_for_their_turn_go_on_at_the_first_response() {
+        let dialled = Dialled::new();
+        let authority = Authority::from_static("push.example.com");
+        dialled.failed(&authority);
+        let mut waiting = pin!(dialled.turn(&authority));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        dialled.answered(&authority);
+        assert!(waiting.now_or_never().is_some());
+    }
+
+    /// The error of a dial before the last response is not one of those that failed since.
+    #[tokio::test(start_paused = true)]
+    async fn those_that_wait_get_no_error_from_before_a_response() {
+        let dialled = Dialled::new();
+        let authority = Authority::from_static("push.example.com");
+        let turn = dialled.turn(&authority).await.unwrap();
+        turn.failed("the host is down".into());
+        let mut waiting = pin!(dialled.turn(&authority));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        dialled.answered(&authority);
+        dialled.failed(&authority);
+        dialled.failed(&authority);
+        assert!(waiting.as_mut().now_or_never().is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,7 +20,8 @@ use super::connection_budget::Usage;
 use super::connector::Stream;
 use super::dialled::{DialError, Protocol};
 use super::http2_permit::Fate;
-use super::http2_pool::{ConnectionId, Inner, Look, NoStream, Origin, Use};
+use super::http2_pool::{Inner, NoStream, Origin};
+use super::http2_pooled::{ConnectionId, Look, Use};
 use crate::error::BoxError;
 
 /// The time before a ping of a connection while requests are under way on it and there is no response. An idle connection is

@@ -10,7 +10,8 @@ use h2::client::SendRequest;
 use http::uri::Authority;
 
 use super::http2_connection::End;
-use super::http2_pool::{ConnectionId, Inner};
+use super::http2_pool::Inner;
+use super::http2_pooled::ConnectionId;
 
 /// What became of a connection, for the requests on it.
 #[derive(Debug, Default)]

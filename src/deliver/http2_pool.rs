@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,8 +20,8 @@ use super::connector::{Connector, Shared};
 use super::dialled::DialError;
 use super::http2_connection::Opening;
 use super::http2_permit::{Fate, StreamPermit};
+use super::http2_pooled::{ConnectionId, Look, Pooled};
 use super::local_error::{Lack, LocalError};
-use super::unprocessed::asks_for_calm;
 
 /// The HTTP/2 connections of a client. Cheap to clone; clones share them.
 ///
@@ -43,40 +43,12 @@ pub(super) struct Inner {
 #[derive(Default)]
 pub(super) struct Origin {
     /// Also those that take no new streams.
-    connections: Vec<Connection>,
+    connections: Vec<Pooled>,
     waiting: VecDeque<Waiting>,
     is_opening: bool,
     /// When a further connection may be opened, after one that could not be.
     further_at: Option<Instant>,
 }
-
-struct Connection {
-    id: ConnectionId,
-    /// `None` once it takes no new streams.
-    sender: Option<SendRequest<Bytes>>,
-    usage: Usage,
-    /// The streams that are lent.
-    streams: usize,
-    /// The streams that it may have at once, when last looked at, and when they became more.
-    allowed: usize,
-    allowed_since: Instant,
-    /// Whether it takes no new streams because this side decided so.
-    is_retired: bool,
-    /// Streams that ended without a response, since the last response.
-    unanswered: u32,
-    /// When it was opened, last had a response, or got the first stream after that.
-    heard_at: Instant,
-    idle_since: Instant,
-    /// When it was opened, or used again after it was idle for long; `None` once something was heard since.
-    unheard_since: Option<Instant>,
-    /// Whether it carries one stream until then, since it was idle for long.
-    is_on_trial: bool,
-    fate: Arc<Fate>,
-}
-
-/// Tells the connections of a pool apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ConnectionId(u64);
 
 /// A request that waits for a stream.
 struct Waiting {
@@ -176,9 +148,9 @@ impl Origin {
         self.connections.is_empty() && self.waiting.is_empty() && !self.is_opening
     }
 
-    fn open_ones(&self) -> impl Iterator<Item = &Connection> {
+    fn open_ones(&self) -> impl Iterator<Item = &Pooled> {
         let connections = self.connections.iter();
-        connections.filter(|connection| connection.sender.is_some())
+        connections.filter(|connection| connection.is_open())
     }
 
     /// Whether the next connection would be the only one that takes new streams.
@@ -234,7 +206,7 @@ impl Origin {
         let may_have_more =
             open < Self::CONNECTIONS && self.further_at.is_none_or(|at| at <= Instant::now());
         let is_needed = !self.is_opening && (open == 0 || may_have_more);
-        (is_needed && self.open_ones().all(Connection::is_known)).then(|| first.runtime.clone())
+        (is_needed && self.open_ones().all(Pooled::is_known)).then(|| first.runtime.clone())
     }
 
     /// A connection was opened, or could not be.
@@ -243,23 +215,8 @@ impl Origin {
         opened: Option<(ConnectionId, SendRequest<Bytes>, Usage, Arc<Fate>)>,
     ) {
         self.is_opening = false;
-        let now = Instant::now();
-        self.connections
-            .extend(opened.map(|(id, sender, usage, fate)| Connection {
-                id,
-                sender: Some(sender),
-                usage,
-                streams: 0,
-                allowed: 1,
-                allowed_since: now,
-                is_retired: false,
-                unanswered: 0,
-                heard_at: now,
-                idle_since: now,
-                unheard_since: Some(now),
-                is_on_trial: false,
-                fate,
-            }));
+        let opened = opened.map(|(id, sender, usage, fate)| Pooled::new(id, sender, usage, fate));
+        self.connections.extend(opened);
     }
 
     /// A further connection could not be opened.
@@ -280,7 +237,7 @@ impl Origin {
         let place = self.connections.iter().position(|one| one.id == id);
         place.is_some_and(|place| {
             let connection = self.connections.swap_remove(place);
-            !connection.is_retired && !connection.fate.has_answered()
+            connection.has_failed()
         })
     }
 
@@ -288,7 +245,7 @@ impl Origin {
     /// since it was last looked at.
     pub(super) fn retire_idle(&mut self, id: ConnectionId) -> bool {
         let connection = self.find(id).filter(|one| one.streams == 0);
-        connection.map(Connection::retire).is_some()
+        connection.map(Pooled::retire).is_some()
     }
 
     /// A connection has responded to a ping.
@@ -303,13 +260,7 @@ impl Origin {
         let Some(connection) = self.find(id) else {
             return (false, Look::default());
         };
-        let asks_for_calm = connection.look(cx);
-        let now = match connection.streams {
-            0 => Use::IdleSince(connection.idle_since),
-            _ => Use::HeardAt(connection.heard_at),
-        };
-        let again_at = connection.known_at();
-        (asks_for_calm, Look { now, again_at })
+        (connection.look(cx), connection.state())
     }
 
     /// Takes a stream back. `is_answered` is `None` if it was not used. Returns whether the connection is replaced and never had
@@ -319,151 +270,9 @@ impl Origin {
             .is_some_and(|connection| connection.end(is_answered))
     }
 
-    fn find(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+    fn find(&mut self, id: ConnectionId) -> Option<&mut Pooled> {
         self.connections.iter_mut().find(|one| one.id == id)
     }
-}
-
-/// What the timers of a connection need to know.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Look {
-    pub(super) now: Use,
-    /// When another connection may be opened beside it, if nothing changes before.
-    pub(super) again_at: Option<Instant>,
-}
-
-/// The use of a connection.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Use {
-    /// It has no streams since then.
-    IdleSince(Instant),
-    /// It has streams. When it last had a response, or the first stream after that.
-    HeardAt(Instant),
-    /// It is not in the pool.
-    #[default]
-    Ended,
-}
-
-impl Connection {
-    /// The most streams on one connection, whatever the server allows: if it breaks, the requests on all of them are lost.
-    const STREAMS: usize = 256;
-    /// A connection on which this number of requests in a row had no response is replaced.
-    const UNANSWERED: u32 = 8;
-    /// A connection that was idle for this time may be dead: networks forget connections.
-    const LONG_IDLE: Duration = Duration::from_secs(20);
-    /// How long requests wait for a connection from which nothing was heard before another one is opened beside it.
-    const PATIENCE: Duration = Duration::from_secs(3);
-
-    /// The streams that it may have at once.
-    fn allowed(&self) -> usize {
-        let allowed = self
-            .sender
-            .as_ref()
-            .map(SendRequest::current_max_send_streams);
-        allowed.unwrap_or(0).min(Self::STREAMS)
-    }
-
-    fn has_room(&self) -> bool {
-        let allowed = self.allowed();
-        self.streams
-            < if self.is_on_trial {
-                allowed.min(1)
-            } else {
-                allowed
-            }
-    }
-
-    /// Whether it is known how many streams it will have. Of one without a response it is not: APNs allows one at first. Nor
-    /// of one that was idle for long. One that stays silent has no more.
-    fn is_known(&self) -> bool {
-        let is_silent = !self.unheard_since.is_some_and(is_recent);
-        is_silent || (!self.is_on_trial && (self.fate.has_answered() || self.allowed() > 1))
-    }
-
-    /// When it counts as known, if nothing is heard before.
-    fn known_at(&self) -> Option<Instant> {
-        let since = self.unheard_since?;
-        (self.sender.is_some() && !self.is_known()).then_some(since + Self::PATIENCE)
-    }
-
-    /// Something was heard from the server.
-    fn heard(&mut self) {
-        self.unheard_since = None;
-        if std::mem::take(&mut self.is_on_trial) {
-            self.allowed_since = Instant::now();
-        }
-    }
-
-    /// Lends a stream, unless the connection has to be closed.
-    fn begin(&mut self) -> Option<SendRequest<Bytes>> {
-        if self.streams == 0 {
-            if !self.usage.begin() {
-                self.retire();
-            }
-            let now = Instant::now();
-            if !self.is_on_trial && now - self.idle_since >= Self::LONG_IDLE {
-                self.is_on_trial = true;
-                self.unheard_since = Some(now);
-            }
-            // Requests that were given up one after the other are one silence.
-            if self.unanswered == 0 {
-                self.heard_at = now;
-            }
-        }
-        let sender = self.sender.clone()?;
-        self.streams += 1;
-        Some(sender)
-    }
-
-    /// Takes a stream back. `None` if it was not used. Returns whether the connection is replaced and never had a response.
-    fn end(&mut self, is_answered: Option<bool>) -> bool {
-        let was_open = self.sender.is_some();
-        match is_answered {
-            Some(true) => {
-                self.unanswered = 0;
-                self.heard_at = Instant::now();
-                self.heard();
-            }
-            Some(false) => {
-                self.unanswered += 1;
-                if self.unanswered >= Self::UNANSWERED {
-                    self.retire();
-                }
-            }
-            None => {}
-        }
-        self.streams = self.streams.saturating_sub(1);
-        if self.streams == 0 {
-            self.idle_since = Instant::now();
-            self.usage.end();
-        }
-        was_open && self.sender.is_none() && !self.fate.has_answered()
-    }
-
-    /// Takes in the server's latest SETTINGS and GOAWAY. Returns whether it asked for fewer requests.
-    fn look(&mut self, cx: &mut Context<'_>) -> bool {
-        let allowed = self.allowed();
-        if allowed > self.allowed {
-            self.allowed_since = Instant::now();
-        }
-        self.allowed = allowed;
-        // It does not wait: this sender has sent nothing.
-        let ready = self.sender.as_mut().map(|sender| sender.poll_ready(cx));
-        let Some(Poll::Ready(Err(error))) = ready else {
-            return false;
-        };
-        self.sender = None;
-        asks_for_calm(&error)
-    }
-
-    fn retire(&mut self) {
-        self.sender = None;
-        self.is_retired = true;
-    }
-}
-
-fn is_recent(since: Instant) -> bool {
-    since.elapsed() < Connection::PATIENCE
 }
 
 impl NoStream {
@@ -478,3 +287,7 @@ impl fmt::Debug for Http2Pool {
         f.debug_struct("Http2Pool").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "http2_pool_tests.rs"]
+pub(super) mod tests;

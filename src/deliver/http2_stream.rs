@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::http2_connection::End;
 use super::http2_permit::StreamPermit;
-use super::http2_pool::ConnectionId;
+use super::http2_pooled::ConnectionId;
 use super::local_error::{Lack, LocalError};
 use super::unprocessed::{asks_for_calm, is_unprocessed};
 use crate::error::BoxError;

@@ -8,9 +8,13 @@ mod admission;
 mod classify;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "client")]
+mod closing;
 mod concurrency;
 #[cfg(feature = "client")]
 mod connection_budget;
+#[cfg(feature = "client")]
+mod connection_place;
 #[cfg(feature = "client")]
 mod connector;
 #[cfg(feature = "client")]
@@ -30,14 +34,16 @@ mod http2_permit;
 #[cfg(feature = "client")]
 mod http2_pool;
 #[cfg(feature = "client")]
+mod http2_pooled;
+#[cfg(feature = "client")]
 mod http2_stream;
 #[cfg(feature = "client")]
 mod local_error;
 #[cfg(feature = "client")]
 mod lookup_threads;
-#[cfg(feature = "client")]
 mod open_files;
 mod origin_gate;
+mod origin_gates;
 mod outcome;
 mod pace;
 mod resolver;
@@ -66,8 +72,10 @@ pub use endpoint_policy::{EndpointPolicy, PolicyError, PolicyErrorKind};
 pub use error::{Accepted, DeliveryError};
 pub use future::DeliverFuture;
 pub(crate) use host_check::{HostCheck, Unverified};
+pub(crate) use open_files::OpenFiles;
 pub(crate) use origin_gate::Permit;
-pub use origin_gate::{Closed, OriginGate, OriginGates};
+pub use origin_gate::{Closed, OriginGate};
+pub use origin_gates::OriginGates;
 pub use outcome::Outcome;
 #[cfg(feature = "client")]
 pub use resolver::SystemResolver;

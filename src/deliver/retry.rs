@@ -10,8 +10,8 @@ use crate::clock::Timestamp;
 /// The message's own deadline bounds the time.
 ///
 /// Only [`RateLimited`](Outcome::RateLimited) and [`Transient`](Outcome::Transient) are tried again, after the longer of
-/// what the push service asked for and a random part of an exponentially growing pause ("full jitter": rows that failed
-/// together do not come back together).
+/// what the push service asked for and a random part of an exponentially growing pause, of at least 1 ms ("full jitter":
+/// rows that failed together do not come back together).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     base: Duration,
@@ -22,6 +22,8 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// The longest pause. What is due later counts as written by a wrong clock.
     const LONGEST: Duration = Duration::from_secs(86_400);
+    /// The shortest part of a pause. An attempt in the same millisecond would meet the same refusal.
+    const SHORTEST: Duration = Duration::from_millis(1);
 
     /// Backoff starts at `base`, doubles up to `cap`, and ends after `max_attempts` attempts in all.
     ///
@@ -71,7 +73,8 @@ impl RetryPolicy {
             .saturating_mul(1 << doublings)
             .min(self.cap.max(self.base))
             .min(Self::LONGEST);
-        let pause = jitter.of(ceiling).max(retry_after.unwrap_or_default());
+        let part = jitter.of(ceiling).max(Self::SHORTEST.min(ceiling));
+        let pause = part.max(retry_after.unwrap_or_default());
         let at = now + pause;
         (at < deadline).then_some(at)
     }
@@ -179,10 +182,10 @@ mod tests {
     }
 
     #[test]
-    fn jitter_reaches_from_nothing_to_almost_everything() {
+    fn jitter_reaches_from_a_millisecond_to_almost_everything() {
         assert_eq!(
             next(Outcome::Transient, 1, Jitter::NONE),
-            Some(Duration::ZERO)
+            Some(Duration::from_millis(1))
         );
         assert_eq!(
             next(Outcome::Transient, 1, Jitter::FULL),
@@ -226,6 +229,15 @@ mod tests {
         assert!(at(NOW + Duration::from_millis(10_001)).is_some());
         assert!(at(NOW + Duration::from_secs(10)).is_none());
         assert!(at(Timestamp::MIN).is_none());
+    }
+
+    #[test]
+    fn a_policy_without_pauses_has_none() {
+        let policy = RetryPolicy::new(Duration::ZERO, Duration::ZERO, 2);
+        for jitter in [Jitter::NONE, Jitter::FULL] {
+            let at = policy.next_attempt(Outcome::Transient, 1, None, Timestamp::MAX, NOW, jitter);
+            assert_eq!(at, Some(NOW));
+        }
     }
 
     #[test]

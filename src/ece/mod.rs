@@ -95,7 +95,7 @@ pub fn encrypt(
 /// # Errors
 ///
 /// [`MalformedHeader`](EceErrorKind::MalformedHeader) and
-/// [`InvalidRecordSize`](EceErrorKind::InvalidRecordSize) for what anybody can see;
+/// [`InvalidRecordSize`](EceErrorKind::InvalidRecordSize) for what can be seen without the key;
 /// [`NotAuthentic`](EceErrorKind::NotAuthentic) for everything else, without detail.
 pub fn decrypt(ikm: &[u8], body: &[u8]) -> Result<Vec<u8>, EceError> {
     let (header, records) = Header::decode(body)?;

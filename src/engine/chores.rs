@@ -1,6 +1,7 @@
 //! Housekeeping: steps that run beside the deliveries and cannot hold them up.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::{self, JoinError, JoinSet};
@@ -10,10 +11,10 @@ use super::Engine;
 use super::daily::{Daily, fire_due};
 use super::health::Step;
 use super::pacer::STORE_PAUSE;
-use crate::broadcast::FinalOutcome;
+use crate::broadcast::{Audience, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::observe;
-use crate::store::{Change, STEP, StoreError, StoreErrorKind};
+use crate::store::{Change, CountFilter, DayCount, Liveness, STEP, StoreError, StoreErrorKind};
 
 /// The most rows expired in one transaction.
 pub(super) const EXPIRED_AT_ONCE: usize = 1000;
@@ -262,8 +263,10 @@ async fn run(engine: &Engine, step: Step, all: bool) -> Result<Chore, StoreError
         }
         Step::Purge => chore.more = purge(engine, all, now).await?,
         Step::Report => {
-            engine.signals.reminders.tell_due();
+            engine.tell_due();
             engine.tell_endings().await?;
+            // Last: it asks the subscriptions, which may be another store.
+            engine.count_lost().await?;
         }
         Step::Pauses | Step::Expand | Step::Outbox | Step::Claim | Step::Settle => {}
     }
@@ -306,5 +309,27 @@ async fn purge(engine: &Engine, all: bool, now: Timestamp) -> Result<bool, Store
         let _ = error;
     }
     engine.forget_missing_keys_without_rows(now).await?;
+    // Nothing else depends on it.
+    if let Err(error) = record_day(engine, now).await {
+        observe::event!(WARN, error = %observe::causes(&error), "cannot keep the number of subscriptions of today");
+        let _ = error;
+    }
     Ok(false)
+}
+
+/// Keeps the number of live subscriptions for today, unless there is one: the first worker that comes to it after midnight does.
+async fn record_day(engine: &Engine, now: Timestamp) -> Result<(), StoreError> {
+    let recorded = &engine.signals.recorded_day;
+    let today = DayCount::new(0, now).day.as_millis();
+    if recorded.load(Ordering::Relaxed) == today {
+        return Ok(());
+    }
+    let live = CountFilter::new(Audience::All, Liveness::Live);
+    let live = engine.subscriptions.count(&live, now).await?;
+    engine
+        .ledger
+        .record_days(&[DayCount::new(live, now)])
+        .await?;
+    recorded.store(today, Ordering::Relaxed);
+    Ok(())
 }

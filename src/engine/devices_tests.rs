@@ -9,7 +9,8 @@ use super::*;
 use crate::deliver::OriginGates;
 use crate::schedule::{Daily, DailyTime};
 use crate::store::{
-    MemoryStore, NewSubscription, ScheduleStore as _, SubscriptionLimits, SubscriptionStore as _,
+    Change, MemoryStore, NewSubscription, ScheduleStore as _, SubscriptionLimits,
+    SubscriptionStore as _,
 };
 use crate::subscription::{EndpointKey, Subscription};
 
@@ -197,6 +198,73 @@ async fn undoing_a_registration_leaves_the_row_of_another_call() {
             assert_eq!(row.last_seen_at, START + Duration::from_millis(1));
         }
     }
+}
+
+/// A call that was interrupted between the row and its schedules is repeated.
+#[tokio::test]
+async fn unsubscribing_again_removes_schedules_that_were_left() {
+    let world = World::new().await;
+    let row = row(&world, None).await;
+    let deleted = world.store.apply(&[Change::delete(&row)], START).await;
+    assert_eq!(deleted.unwrap(), 1);
+    let which = SubscriptionRef::Id(row.id);
+    assert!(!world.engine.unsubscribe(which).await.unwrap());
+    assert_eq!(world.store.schedules(Some(row.id)).await.unwrap(), []);
+}
+
+/// The page of a known subscription asks for a daily notification that the store has no room for.
+#[tokio::test]
+async fn a_known_row_outlives_a_registration_whose_schedule_is_refused() {
+    let store = MemoryStore::with_max_rows(1);
+    let world = World::on(store, OriginGates::IN_FLIGHT, TIMEOUT).await;
+    let key = world.subscriber().await;
+    let row = world.record(key).await;
+    let full = schedule(SubscriptionId::random(), NotifyType::DailyCheck);
+    world.store.put_schedule(&full).await.unwrap();
+    let registration = Registration::new(row.subscription.clone());
+    let registration = registration.daily(daily(NotifyType::DailyCheck));
+    let refused = world.engine.register(registration, None).await.unwrap_err();
+    assert_eq!(refused.kind(), RegisterErrorKind::StoreFull);
+    assert_eq!(stored(&world, key).await.unwrap().id, row.id);
+}
+
+/// Its id stays, and of each type the notification that it had. Those of the row at the new endpoint come to it.
+#[tokio::test]
+async fn a_row_that_is_renewed_keeps_its_schedules_before_those_at_the_new_endpoint() {
+    let world = World::new().await;
+    let (old, new) = (row(&world, None).await, row(&world, None).await);
+    let at = |hour| DailyTime::new(hour, 0).unwrap();
+    let put = async |of: &SubscriptionRecord, notify_type, hour| {
+        let daily = Daily::new(notify_type, at(hour), None).unwrap();
+        let schedule = daily.schedule(of.id, START).unwrap();
+        world.store.put_schedule(&schedule).await.unwrap();
+    };
+    put(&old, NotifyType::DailyCheck, 7).await;
+    put(&new, NotifyType::DailyCheck, 8).await;
+    put(&new, NotifyType::DirectNotification, 11).await;
+    let replaces = old.subscription.endpoint().key();
+    let registration = Registration::new(new.subscription.clone());
+    let registered = world.engine.register(registration, Some(replaces));
+    assert_eq!(registered.await.unwrap().id, old.id);
+    let kept = world.store.schedules(Some(old.id)).await.unwrap();
+    let mut kept: Vec<_> = kept
+        .iter()
+        .map(|one| (one.name(), one.time.clone()))
+        .collect();
+    kept.sort_by_key(|(name, _)| name.clone());
+    let mut expected = vec![
+        (
+            ScheduleName::Subscriber(old.id, NotifyType::DailyCheck),
+            at(7),
+        ),
+        (
+            ScheduleName::Subscriber(old.id, NotifyType::DirectNotification),
+            at(11),
+        ),
+    ];
+    expected.sort_by_key(|(name, _)| name.clone());
+    assert_eq!(kept, expected);
+    assert_eq!(world.store.schedules(Some(new.id)).await.unwrap(), []);
 }
 
 /// Another page of the new user has been told that its daily notification is stored, at whatever moment that was.

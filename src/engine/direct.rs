@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::effects::Effects;
 use super::job::{Job, attempt};
 use super::responses::count;
-use super::{Consequence, Engine, Failure, Report, SendError, SendErrorKind};
+use super::{Consequence, Engine, FailedSend, Report, SendError, SendErrorKind};
 use crate::broadcast::{Audience, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::deliver::{Accepted, Begin, DeliveryError, OriginGate};
@@ -181,7 +181,7 @@ fn note(
     {
         report
             .failures
-            .push(Failure::new(attempted.subscription, error));
+            .push(FailedSend::new(attempted.subscription, error));
     }
 }
 

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use http::StatusCode;
 use tokio::time::{Instant, timeout};
 
-use super::super::test_world::{TIMEOUT, World};
+use super::super::test_world::{START, TIMEOUT, World};
 use super::*;
 use crate::message::Ttl;
+use crate::store::{DeliveryLedger as _, Tally};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -83,5 +85,27 @@ async fn a_delivery_without_a_row_begins_before_its_deadline() {
         drop(permit);
         assert_eq!(deliver.await.is_ok(), requests == 1, "{waited:?}");
         assert_eq!(world.service.counts().requests, requests);
+    }
+}
+
+/// The first responses of a new process may be those of strangers: only the store knows that the origin works.
+#[tokio::test]
+async fn refusals_of_strangers_close_no_gate_of_an_origin_that_has_accepted_messages() {
+    for accepted in [0, 1] {
+        let world = World::new().await;
+        let gate = world.gate(world.subscriber().await).await;
+        for _ in 1..10 {
+            world.subscriber().await;
+        }
+        let before = [(gate.origin().clone(), Tally::new(accepted, 0))];
+        world.store.tally(&before, START).await.unwrap();
+        world.answer(StatusCode::FORBIDDEN);
+        for seconds in [0, 2] {
+            world.clock.set(START + seconds * SECOND);
+            let send = world.engine.send(&Audience::All, message(None));
+            assert_eq!(send.await.unwrap().counts.accepted, 0);
+        }
+        let is_closed = gate.closed_at(world.engine.now()).is_some();
+        assert_eq!(is_closed, accepted == 0);
     }
 }

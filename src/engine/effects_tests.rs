@@ -253,6 +253,31 @@ async fn a_change_that_is_refused_keeps_no_other_from_being_written() {
     }
 }
 
+/// The number of refused changes from which the store is taken for one that refuses all. Those behind them are tried by the next call.
+#[tokio::test]
+async fn changes_that_are_refused_in_front_keep_none_behind_them_from_being_written_later() {
+    let mut noted = Noted::new().await;
+    let mut keys = vec![noted.key];
+    for _ in 0..REFUSES_ALL {
+        keys.push(noted.world.subscriber().await);
+    }
+    let (last, refused) = keys.split_last().unwrap();
+    *noted.world.table.refused.lock().unwrap() = refused.iter().copied().collect();
+    for key in &keys {
+        let mut failed = Consequence::from(Settlement::RetryAt(LATER));
+        failed.changes = vec![Change::Failed {
+            key: *key,
+            failure: Failure::default(),
+        }];
+        noted.effects.note(&noted.gate, failed, START);
+    }
+    for (changes, streak) in [(keys.len(), 0), (0, 1)] {
+        noted.effects.write(LATER).await.unwrap();
+        assert_eq!(noted.effects.changes().len(), changes);
+        assert_eq!(noted.world.record(*last).await.failure_streak, streak);
+    }
+}
+
 /// A table without a right, say: what it refuses meanwhile is written once that is mended, and no outcome waits for it.
 #[tokio::test]
 async fn changes_wait_while_the_store_refuses_all() {
@@ -295,6 +320,24 @@ async fn a_pause_of_a_gate_that_was_opened_is_not_written() {
     assert_eq!(noted.gate.closed_at(LATER), None);
     noted.effects.write(LATER).await.unwrap();
     assert_eq!(noted.world.store.pauses(LATER).await.unwrap(), []);
+}
+
+/// Nor is one that is over: it would end a later one of another process.
+#[tokio::test]
+async fn a_pause_that_is_over_is_not_written() {
+    let mut noted = Noted::new().await;
+    let origin = noted.gate.origin().clone();
+    let pause = Pause::new(origin.clone(), LATER, PauseReason::RateLimited);
+    noted.gate.keep_unshared(pause, false);
+    noted.effects.note_gate(&noted.gate, START);
+    let until = LATER + Duration::from_secs(600);
+    let theirs = Pause::new(origin, until, PauseReason::RateLimited);
+    let store = &noted.world.store;
+    store.pause(&theirs, START).await.unwrap();
+    noted.world.engine.load_pauses(START).await.unwrap();
+    noted.effects.write(LATER).await.unwrap();
+    assert_eq!(store.pauses(LATER).await.unwrap(), [theirs]);
+    assert_eq!(noted.effects.pauses(), 0);
 }
 
 #[tokio::test]

@@ -87,3 +87,27 @@ impl Expanding {
         expanded
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests {
+    use super::super::test_world::{START, World};
+    use super::*;
+
+    /// The broadcast may have come after the expansion has listed those that there are.
+    #[tokio::test(start_paused = true)]
+    async fn a_hint_during_an_expansion_is_kept() {
+        let mut expanding = Expanding::new(World::new().await.engine);
+        for is_hinted in [false, true] {
+            assert!(expanding.is_due());
+            expanding.start(START);
+            assert!(!expanding.is_due());
+            if is_hinted {
+                expanding.expect();
+            }
+            assert_eq!(expanding.ended().await.unwrap().unwrap(), 0);
+            assert_eq!(expanding.is_due(), is_hinted);
+            tokio::time::advance(LOOK_AGAIN).await;
+        }
+    }
+}

@@ -21,7 +21,7 @@ pub struct Forgotten {
     pub schedules: u64,
     /// Pending messages to these subscriptions, those in flight included.
     pub deliveries: u64,
-    /// Unfinished broadcasts to this user alone.
+    /// Unfinished broadcasts to this user alone, and entries of the outbox that are for this user.
     pub broadcasts: u64,
 }
 

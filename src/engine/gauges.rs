@@ -10,7 +10,7 @@ use super::health::Step;
 use crate::broadcast::{Audience, FinalOutcome};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::deliver::Outcome;
-use crate::observe::{DROPPED, begin, begin_histogram, describe_metrics, show};
+use crate::observe::{DROPPED, begin, begin_gauge, begin_histogram, describe_metrics, show};
 use crate::push_service::{Pause, PauseReason, PushService};
 use crate::store::{
     CountFilter, LedgerStats, LiveCounts, Liveness, StoreError, StoreErrorKind, Tally,
@@ -60,7 +60,13 @@ pub(crate) fn describe() {
     for what in ["broadcasts", "subscriptions"] {
         begin("web_push_purged_total", &[("what", what)]);
     }
-    for what in ["broadcasts", "origins", "schedules", "subscriptions"] {
+    for what in [
+        "broadcasts",
+        "days",
+        "origins",
+        "schedules",
+        "subscriptions",
+    ] {
         begin("web_push_unreadable_total", &[("what", what)]);
     }
     for what in ["opened", "refused"] {
@@ -69,6 +75,7 @@ pub(crate) fn describe() {
     for what in ["fired", "skipped"] {
         begin("web_push_daily_total", &[("what", what)]);
     }
+    begin_gauge("web_push_daily_skipped_timestamp_seconds");
     begin("web_push_store_errors_total", &[("kind", DROPPED)]);
     for service in PushService::ALL {
         let labels = [("push_service", service.as_str())];
@@ -203,12 +210,18 @@ impl Engine {
         };
         show("web_push_ledger_rows", &[], of(|stats| stats.depth));
         show("web_push_ledger_leased", &[], of(|stats| stats.leased));
-        let waiting = stats.map_or(f64::NAN, |stats| {
-            stats
-                .oldest_due
-                .map_or(0.0, |due| now.since(due).as_secs_f64())
-        });
-        show("web_push_oldest_due_age_seconds", &[], waiting);
+        for service in PushService::ALL {
+            let waiting = stats.map_or(f64::NAN, |stats| {
+                // Each may be the one, if the ledger does not tell them apart.
+                let oldest = match stats.oldest_due_at.earliest() {
+                    Some(_) => stats.oldest_due_at.at(*service),
+                    None => stats.oldest_due,
+                };
+                oldest.map_or(0.0, |due| now.since(due).as_secs_f64())
+            });
+            let labels = [("push_service", service.as_str())];
+            show("web_push_oldest_due_age_seconds", &labels, waiting);
+        }
         // The pauses that all processes share; while they cannot be read, those that this one knows.
         let closed: Vec<_> = match &ledger {
             Some(ledger) => {

@@ -101,10 +101,16 @@ impl GuardedClock {
         let offset = self.offset(answered);
         let mut state = self.lock();
         if let Some(server) = server {
-            state.skew = ClockSkew::between(asked, server, answered);
-            if state.skew.is_none() {
-                state.trusted = offset;
-                state.jump = None;
+            // Before a slow answer the clock may have jumped: such an answer proves no agreement.
+            let is_quick = answered.since(asked) <= ClockSkew::ALLOWED;
+            match ClockSkew::between(asked, server, answered) {
+                None if is_quick => {
+                    state.skew = None;
+                    state.trusted = offset;
+                    state.jump = None;
+                }
+                None => {}
+                skew => state.skew = skew,
             }
         }
         report(&mut state);

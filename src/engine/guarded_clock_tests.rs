@@ -1,5 +1,7 @@
 //! Jumps of the wall clock, with and without a store's clock.
 
+use futures_util::FutureExt as _;
+
 use super::super::test_world::{START, TestClock};
 use super::*;
 
@@ -109,4 +111,59 @@ fn the_stores_clock_decides() {
     assert!(guarded.fault().is_some());
     guarded.judge(clock.now(), Some(clock.now() + FOLLOWED));
     assert_eq!(guarded.fault(), None);
+}
+
+#[test]
+fn a_jump_between_question_and_answer_is_not_confirmed() {
+    let (clock, guarded) = guarded();
+    let asked = clock.now();
+    clock.advance(DAY);
+    // The store answered before the jump, or after it.
+    for server in [asked, asked + SECOND] {
+        guarded.judge(asked, Some(server));
+        assert!(matches!(guarded.fault(), Some(ClockFault::Jumped(_))));
+        assert_eq!(guarded.now(), asked);
+    }
+    // The next answer is a quick one.
+    guarded.judge(clock.now(), Some(asked + SECOND));
+    assert!(matches!(guarded.fault(), Some(ClockFault::Skewed(_))));
+    assert_eq!(guarded.now(), asked);
+}
+
+/// A worker that waits takes a step then. With a step for each reading it would not wait at all.
+#[test]
+fn a_jump_is_told_once() {
+    let (clock, guarded) = guarded();
+    let is_told = || guarded.jumped().now_or_never().is_some();
+    assert!(!is_told());
+    for _ in 0..2 {
+        clock.advance(DAY);
+        guarded.now();
+        assert!(is_told());
+        guarded.now();
+        clock.tick(SECOND);
+        guarded.now();
+        assert!(!is_told());
+    }
+}
+
+#[cfg(all(feature = "tracing", any(feature = "api", feature = "sqlite")))]
+#[test]
+fn each_disagreement_and_each_end_is_logged_once() {
+    let (clock, guarded) = guarded();
+    let right = clock.now();
+    for _ in 0..2 {
+        for (now, line) in [
+            (right + DAY, "clocks disagree"),
+            (right, "clocks agree again"),
+        ] {
+            clock.set(now);
+            let log = observe::logged(|| {
+                guarded.judge(now, None);
+                guarded.judge(now, None);
+            });
+            assert_eq!(log.matches(line).count(), 1, "{log}");
+            assert_eq!(log.lines().count(), 1, "{log}");
+        }
+    }
 }

@@ -73,7 +73,7 @@ impl Step {
     }
 
     /// The log message of a failure.
-    const fn failure(self) -> &'static str {
+    pub(super) const fn failure(self) -> &'static str {
         match self {
             Self::Pauses => "cannot read the pauses of push services",
             Self::Expand => "cannot expand broadcasts",
@@ -115,14 +115,14 @@ struct Failing {
     step: FailingStep,
 }
 
-/// A step that fails, for `GET /stats`.
-#[cfg_attr(
-    not(feature = "api"),
-    expect(dead_code, reason = "the HTTP API shows it")
-)]
+/// A step that fails.
 #[derive(Clone, Debug)]
 pub(crate) struct FailingStep {
     pub(crate) step: Step,
+    #[cfg_attr(
+        not(feature = "api"),
+        expect(dead_code, reason = "the HTTP API shows it")
+    )]
     pub(crate) since: Timestamp,
     pub(crate) error: String,
 }
@@ -200,7 +200,6 @@ impl Health {
     }
 
     /// The steps that fail.
-    #[cfg(any(feature = "api", feature = "metrics"))]
     pub(crate) fn failing(&self) -> Vec<FailingStep> {
         let state = self.lock();
         let failing = state.failing.values();
@@ -213,10 +212,36 @@ impl Health {
 }
 
 #[cfg(test)]
-#[cfg(feature = "metrics")]
+#[cfg(any(feature = "api", feature = "metrics"))]
 mod tests {
     use super::*;
 
+    /// Without a worker nothing would show that it works again.
+    #[cfg(feature = "api")]
+    #[tokio::test(start_paused = true)]
+    async fn a_store_is_suspected_until_the_next_write_of_the_worker() {
+        use crate::store::StoreErrorKind;
+
+        const FORGET_AFTER: Duration = Duration::from_secs(5);
+        let health = Health::default();
+        let usable = || [None, Some(FORGET_AFTER)].map(|after| health.is_store_usable(after));
+        health.suspect();
+        assert!(health.is_suspected());
+        assert_eq!(usable(), [false, false]);
+        tokio::time::advance(FORGET_AFTER).await;
+        assert_eq!(usable(), [false, true]);
+        health.note(Step::Claim, Ok(()), Timestamp::MIN);
+        assert!(health.is_suspected(), "a read shows nothing");
+        let down = StoreError::from(StoreErrorKind::Unavailable);
+        health.note(Step::Record, Err(&down), Timestamp::MIN);
+        assert!(health.is_suspected());
+        assert_eq!(usable(), [false, false]);
+        health.note(Step::Record, Ok(()), Timestamp::MIN);
+        assert!(!health.is_suspected());
+        assert_eq!(usable(), [true, true]);
+    }
+
+    #[cfg(feature = "metrics")]
     #[test]
     fn every_step_is_listed() {
         for (place, step) in Step::ALL.iter().enumerate() {

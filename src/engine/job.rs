@@ -127,7 +127,9 @@ async fn drive(engine: &Engine, mut job: Job, span: &Span) -> (Consequence, Opti
         *at = (*at).min(engine.now() + CLOSED);
     }
     if consequence.settlement == Settlement::Finished(FinalOutcome::Accepted) {
-        observe::count_delivery(push_service, engine.now().since(due_at));
+        let since_due = engine.now().since(due_at);
+        observe::count_delivery(push_service, since_due);
+        engine.signals.late.note(push_service, since_due);
     }
     (consequence, error)
 }

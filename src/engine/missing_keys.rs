@@ -172,3 +172,8 @@ mod tests {
         assert_eq!(keys.ids(|_| true).len(), MissingKeys::MAX);
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+#[path = "missing_keys_tests.rs"]
+mod races;

@@ -7,6 +7,7 @@
 mod accept;
 mod assign;
 mod attempt;
+pub mod check;
 mod chores;
 mod clock_skew;
 mod confirmation;
@@ -28,13 +29,17 @@ mod health;
 pub mod import;
 mod job;
 mod key_ring;
+mod late;
 mod listing;
+mod lost_leases;
 mod missing_keys;
+mod open_files;
 mod outage;
 mod outbox;
 mod pacer;
 mod parked;
 mod pauses;
+mod places;
 mod progress;
 mod prune_breaker;
 #[cfg(any(feature = "api", feature = "metrics"))]
@@ -50,6 +55,7 @@ mod run;
 mod schedules;
 mod schedules_of;
 mod send_test;
+mod settling;
 #[cfg(any(feature = "api", feature = "metrics"))]
 mod shared_read;
 mod shutdown;
@@ -80,12 +86,15 @@ pub use register::{RegisterError, RegisterErrorKind, Registered, Registration};
 #[cfg(feature = "api")]
 pub(crate) use reminders::HoldsLines;
 pub use renew::Renewal;
-pub use report::{Failure, Queued, Report};
+pub use report::{FailedSend, Queued, Report};
 pub use run::{RunError, RunErrorKind, Tick};
 pub(crate) use unreadable::Unreadable;
 
 use ending::Endings;
+use late::Late;
+use lost_leases::LostLeases;
 use missing_keys::MissingKeys;
+use open_files::FileWatch;
 use reminders::Reminders;
 use responses::Refusals;
 #[cfg(any(feature = "api", feature = "metrics"))]
@@ -104,6 +113,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::deliver::{EndpointPolicy, HostCheck, OriginGates, RetryPolicy, Sender};
 use crate::observe;
 use crate::schedule::Compose;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+use crate::store::SlowCalls;
 use crate::store::{
     CountFilter, Liveness, ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore,
 };
@@ -151,6 +162,8 @@ pub(crate) struct Signals {
     settled: Notify,
     /// When the shared pauses were last read, in milliseconds since the Unix epoch.
     pauses_read: AtomicI64,
+    /// The day of which this process has kept the number of subscriptions, or found that there is one.
+    recorded_day: AtomicI64,
     /// Whether other processes settled entries of the outbox that this one had read.
     has_rivals: AtomicBool,
     /// Whether the pauses of another contact or VAPID key were ended.
@@ -160,6 +173,11 @@ pub(crate) struct Signals {
     pub(crate) unreadable: Unreadable,
     missing_keys: MissingKeys,
     refusals: Refusals,
+    late: Late,
+    lost: LostLeases,
+    #[cfg(any(feature = "metrics", feature = "tracing"))]
+    pub(crate) slow_calls: Arc<SlowCalls>,
+    open_files: FileWatch,
     endings: Endings,
     pub(crate) reminders: Reminders,
     /// What `GET /ready`, the gauges and `GET /ping` ask the store.
@@ -181,6 +199,7 @@ impl Default for Signals {
             wake: Notify::new(),
             settled: Notify::new(),
             pauses_read: AtomicI64::new(i64::MIN),
+            recorded_day: AtomicI64::new(i64::MIN),
             has_rivals: AtomicBool::new(false),
             are_faults_lifted: AtomicBool::new(false),
             health: Health::default(),
@@ -188,6 +207,11 @@ impl Default for Signals {
             unreadable: Unreadable::default(),
             missing_keys: MissingKeys::default(),
             refusals: Refusals::default(),
+            late: Late::default(),
+            lost: LostLeases::default(),
+            #[cfg(any(feature = "metrics", feature = "tracing"))]
+            slow_calls: Arc::default(),
+            open_files: FileWatch::default(),
             endings: Endings::default(),
             reminders: Reminders::default(),
             #[cfg(any(feature = "api", feature = "metrics"))]
@@ -273,6 +297,16 @@ impl Engine {
     pub(crate) fn suspect_store(&self) {
         self.signals.health.suspect();
         self.signals.wake.notify_one();
+    }
+
+    /// Tells what is due in the log without another event.
+    fn tell_due(&self) {
+        let signals = &self.signals;
+        signals.reminders.tell_due();
+        signals.late.tell_due();
+        #[cfg(any(feature = "metrics", feature = "tracing"))]
+        signals.slow_calls.tell_due();
+        signals.open_files.look();
     }
 
     pub(crate) fn worker_guard(&self) -> WorkerGuard {

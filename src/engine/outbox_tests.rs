@@ -1,13 +1,14 @@
 //! Looks at the outbox of an application's file.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
+use tokio::task::yield_now;
 
 use super::super::test_world::{START, World};
 use super::*;
@@ -24,6 +25,8 @@ use crate::subscription::EndpointKey;
 struct Users {
     none: MemoryStore,
     panics: AtomicUsize,
+    /// Whether the next count takes its time.
+    is_slow: AtomicBool,
     /// Another process, which looks when this one has read the entries.
     rival: Mutex<Option<Engine>>,
 }
@@ -86,6 +89,11 @@ impl SubscriptionStore for Users {
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
+        if self.is_slow.swap(false, Relaxed) {
+            for _ in 0..99 {
+                yield_now().await;
+            }
+        }
         self.none.count(filter, now).await
     }
 
@@ -138,6 +146,27 @@ impl Shop {
         let entries = self.store.outbox(1).await.unwrap();
         entries.first().map(|entry| entry.seq)
     }
+}
+
+/// However long it takes to read the audience of one of them.
+#[tokio::test]
+async fn entries_are_opened_in_the_order_in_which_they_were_written() {
+    let shop = Shop::new().await;
+    let conn = Connection::open(&shop.path).unwrap();
+    for _ in 0..4 {
+        let insert = "INSERT INTO web_push_outbox (audience, message) VALUES (?1, ?2)";
+        let values = params![r#""all""#, r#"{"title":"Shipped"}"#];
+        conn.execute(insert, values).unwrap();
+    }
+    let entries = shop.store.outbox(9).await.unwrap();
+    let written: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+    let users = Arc::new(Users::default());
+    users.is_slow.store(true, Relaxed);
+    let engine = shop.engine(&users).await;
+    assert_eq!(look(&engine, START).await.unwrap().settled, 4);
+    let opened = shop.store.expandable(9, START).await.unwrap();
+    let opened: Vec<_> = opened.iter().map(|one| one.id).collect();
+    assert_eq!(opened, written);
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ impl Parked {
     }
 }
 
-/// A broadcast that is not parked again is readable or over, though nobody has said so: another process may have read it.
+/// A broadcast that is not parked again is readable or over, though no call has said so: another process may have read it.
 fn forget_old(entries: &mut HashMap<BroadcastId, Entry>, now: Timestamp) {
     entries.retain(|_, entry| now.since(entry.until) <= 2 * entry.pause);
 }
@@ -175,6 +175,16 @@ mod tests {
         let unavailable = StoreError::from(StoreErrorKind::Unavailable);
         assert_eq!(parked.park(other, &unavailable, now), now + UNAVAILABLE.0);
         assert_eq!(parked.len(now), 2);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_parks_no_broadcast_for_longer() {
+        let parked = Parked::default();
+        let (id, corrupt) = (BroadcastId::random(), StoreErrorKind::Corrupt.into());
+        let until = parked.park(id, &corrupt, NOW);
+        let earliest = until - UNREADABLE.1;
+        assert!(parked.is_parked(&id, earliest));
+        assert!(!parked.is_parked(&id, earliest - Duration::from_millis(1)));
     }
 
     #[test]

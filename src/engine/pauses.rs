@@ -166,3 +166,8 @@ fn longest(pause: &Pause) -> Duration {
     };
     asked + Duration::from_secs(3600)
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+#[path = "pauses_tests.rs"]
+mod tests;

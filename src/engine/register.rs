@@ -230,7 +230,7 @@ impl Engine {
         if new.principal.is_none() && new.replaces.is_none() {
             return Ok(former);
         }
-        // A registration that is refused here shows nobody another's schedules, and removes none. If the store refuses it after
+        // A registration that is refused here shows no user another's schedules, and removes none. If the store refuses it after
         // this, the former user's are gone, which is better than the next one having them.
         let Some((mut ids, mut merged)) = self.merged(new, now).await? else {
             return Ok(former);

@@ -1,4 +1,4 @@
-//! Log lines that are due without another event: whoever causes them may have stopped, and their number is still to be told.
+//! Log lines that are due without another event: their cause may have stopped, and their number is still to be told.
 
 use std::fmt;
 #[cfg(feature = "api")]

@@ -42,7 +42,7 @@ pub struct Report {
     /// Recipients by outcome; `pending` is always 0.
     pub counts: Counts,
     /// The first failures, at most 32.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<FailedSend>,
 }
 
 impl Report {
@@ -50,17 +50,17 @@ impl Report {
     pub(super) const MAX_FAILURES: usize = 32;
 }
 
-/// One attempt that failed.
+/// One recipient of a direct send that was not reached.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Failure {
+pub struct FailedSend {
     /// The subscription of the attempt.
     pub subscription: SubscriptionId,
     /// The cause of the failure.
     pub error: DeliveryError,
 }
 
-impl Failure {
+impl FailedSend {
     pub(crate) const fn new(subscription: SubscriptionId, error: DeliveryError) -> Self {
         Self {
             subscription,

@@ -1,4 +1,4 @@
-//! A read of the store that many callers share, for routes that everybody may call as often as they like.
+//! A read of the store that many callers share, for routes without a limit on callers and calls.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -1,10 +1,12 @@
 //! What a claim reads from the stores: rows, their messages and their subscriptions.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Engine;
 use super::records::{Record, records};
 use crate::clock::Timestamp;
+use crate::deliver::OriginGate;
 use crate::observe::Span;
 use crate::store::{ClaimRequest, Claimed, Claims, StoreError, SubscriptionRef};
 
@@ -15,8 +17,8 @@ const CLAIMS: usize = 16;
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) claims: Claims,
-    /// The subscription of each row. After an error the rows have to be released.
-    pub(super) records: Result<Vec<Record>, StoreError>,
+    /// The subscription of each row, and the gate of its origin. After an error the rows have to be released.
+    pub(super) records: Result<Vec<(Record, Arc<OriginGate>)>, StoreError>,
     /// The epoch of the claim.
     pub(super) epoch: u64,
     /// The most rows that it could have.
@@ -79,9 +81,10 @@ async fn claim(
         [] => Ok(Vec::new()),
         keys => records(&*engine.subscriptions, keys).await,
     };
-    if let Ok(records) = &records {
-        recall(engine, &claims.rows, records).await;
-    }
+    let records = match records {
+        Ok(records) => Ok(with_gates(engine, &claims.rows, records).await),
+        Err(error) => Err(error),
+    };
     Ok(Taken {
         claims,
         records,
@@ -90,19 +93,24 @@ async fn claim(
     })
 }
 
-/// Learns which of the rows' origins have accepted a push from this server before: the first responses of a new process
-/// may be those of strangers.
-async fn recall(engine: &Engine, rows: &[Claimed], records: &[Record]) {
+/// Finds the gate of each row's origin, and learns which of the origins have accepted a push from this server before: the
+/// first responses of a new process may be those of strangers.
+async fn with_gates(
+    engine: &Engine,
+    rows: &[Claimed],
+    records: Vec<Record>,
+) -> Vec<(Record, Arc<OriginGate>)> {
+    let gates = engine.gates.of_each(rows.iter().map(|row| &row.origin));
     let mut unknown = HashMap::new();
-    for (row, record) in rows.iter().zip(records) {
-        let gate = engine.gates.gate(&row.origin);
+    for (record, gate) in records.iter().zip(&gates) {
         if gate.is_recalled() {
             continue;
         }
         match record {
             Record::Found(record) if record.last_success_at.is_some() => gate.recall(true),
-            _ => drop(unknown.insert(row.origin.clone(), gate)),
+            _ => drop(unknown.insert(gate.origin(), Arc::clone(gate))),
         }
     }
     engine.recall(unknown.into_values()).await;
+    records.into_iter().zip(gates).collect()
 }

@@ -1,45 +1,30 @@
 //! The steps of the worker: expand, claim, deliver, settle. Housekeeping runs beside them, see `chores.rs`.
 
-use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::{Instant, timeout};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
 
 use super::chores::{Chore, Chores};
 use super::confirmation::is_confirmation;
-use super::effects::{Effects, sums};
 use super::expanding::Expanding;
 use super::health::Step;
 use super::job::{Job, attempt};
 use super::outbox::look;
 use super::pacer::STORE_PAUSE;
+use super::places::{Place, Places};
 use super::records::Record;
+use super::settling::Settling;
 use super::take::{Taken, take};
 use super::{Consequence, Engine};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
-use crate::deliver::OriginGate;
 use crate::observe;
-use crate::store::{
-    ClaimRequest, ClaimToken, Claims, Settled, Settlement, StoreError, StoreErrorKind,
-};
-use crate::subscription::Origin;
+use crate::store::{ClaimRequest, ClaimToken, Claims, Settlement, StoreError};
 
-/// The most attempts under way, over all origins. High, so that origins that do not answer leave enough for others.
-const IN_FLIGHT: usize = 4096;
-/// The attempts under way at which hosts that the endpoint policy does not name get no more, in eighths of the places: those
-/// that do not answer, and all of them. Strangers can add any number of such hosts, which hang, or answer once and then hang.
-const STRANGERS: (usize, usize) = (4, 5);
-/// Do not claim with fewer free places than this: a transaction costs more than waiting for more to come free.
-const FREE_AT_LEAST: usize = 128;
-/// The most rows claimed in one transaction.
-const CLAIM: usize = 1024;
-/// Stop claiming at this many unsettled outcomes: rows whose outcome is lost are sent again.
-const UNSETTLED: usize = 1024;
 /// How long the steps before claiming may keep it waiting. They continue beside it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -65,23 +50,16 @@ pub(super) enum Ended {
     Expansion(usize),
 }
 
-/// The row of an attempt, its gate and its consequence.
-type Attempted = (ClaimToken, Arc<OriginGate>, Consequence);
+/// The row of an attempt, its place and its consequence.
+type Attempted = (ClaimToken, Place, Consequence);
 
 #[derive(Debug)]
 pub(super) struct Worker {
     engine: Engine,
     attempts: JoinSet<Attempted>,
     shown: observe::InFlight,
-    /// The gate of each attempt in flight.
-    gates: HashMap<task::Id, Arc<OriginGate>>,
-    effects: Effects,
-    settlements: Vec<(ClaimToken, Settlement)>,
-    /// How many of the first settlements may be written already: their call ended without an answer.
-    unanswered: usize,
-    released: Vec<ClaimToken>,
-    /// Whether writing outcomes took too long. Nothing is claimed until it is done.
-    is_late: bool,
+    pub(super) places: Places,
+    pub(super) settling: Settling,
     ended_lately: usize,
     stop: watch::Sender<bool>,
     pauses_read: Option<Timestamp>,
@@ -94,17 +72,13 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(engine: Engine) -> Self {
         Self {
-            effects: engine.effects(),
+            places: Places::new(engine.clone()),
+            settling: Settling::new(engine.clone()),
             expanding: Expanding::new(engine.clone()),
             chores: Chores::new(engine.clone()),
             engine,
             attempts: JoinSet::new(),
             shown: observe::InFlight::default(),
-            gates: HashMap::new(),
-            settlements: Vec::new(),
-            unanswered: 0,
-            released: Vec::new(),
-            is_late: false,
             ended_lately: 0,
             stop: watch::Sender::new(false),
             pauses_read: None,
@@ -123,7 +97,7 @@ impl Worker {
 
     /// The number of outcomes, releases and pauses that are not written yet.
     pub(super) fn unsettled(&self) -> usize {
-        self.settlements.len() + self.released.len() + self.effects.pauses()
+        self.settling.unsettled()
     }
 
     /// Starts no more requests: attempts that wait for a permit end without one.
@@ -196,7 +170,7 @@ impl Worker {
             return None;
         }
         let now = self.engine.now();
-        self.effects.set_key(self.engine.key_ring.active().id());
+        self.settling.set_key(self.engine.key_ring.active().id());
         if is_due(self.pauses_read, Engine::PAUSES_KEPT, now) {
             self.read_pauses(now).await;
         }
@@ -224,7 +198,7 @@ impl Worker {
         }
         let (taken, settled) = {
             let mut taking = pin!(taking);
-            let mut settling = pin!(self.settle());
+            let mut settling = pin!(self.settling.settle());
             let taken = tokio::select! {
                 // Outcomes are older. And in an order, so that a simulation can be repeated.
                 biased;
@@ -242,13 +216,7 @@ impl Worker {
         };
         match settled {
             Ok(settled) => (taken, settled),
-            Err(elapsed) => {
-                self.is_late = true;
-                let error = StoreError::new(StoreErrorKind::Unavailable, elapsed);
-                let health = &self.engine.signals.health;
-                health.note(Step::Settle, Err(&error), self.engine.now());
-                (taken, Err(error))
-            }
+            Err(elapsed) => (taken, Err(self.settling.took_too_long(elapsed))),
         }
     }
 
@@ -350,85 +318,15 @@ impl Worker {
         }
     }
 
-    /// What to claim for the free places, and the epoch of the claim.
+    /// What to claim, and the epoch of the claim; `None` if nothing should be claimed now.
     fn request(&self, now: Timestamp, is_calm: bool) -> Option<(ClaimRequest, u64)> {
-        // Rows whose outcome cannot be written are sent again.
-        if self.unsettled() >= UNSETTLED || self.is_late {
+        if self.settling.is_behind() {
             return None;
         }
-        let most = IN_FLIGHT.max(self.engine.gates.most().saturating_mul(2));
-        let free = most.saturating_sub(self.attempts.len());
-        if free < FREE_AT_LEAST {
-            return None;
-        }
+        let request = self.places.request(now, is_calm)?;
         // Its rows may be those of another process: see L19.
         let epoch = self.engine.ledger.epoch()?;
-        let mut request = ClaimRequest::new(free.min(CLAIM), self.engine.lease);
-        request.rooms = self.rooms(now, is_calm);
-        request.per_origin = self.engine.gates.room_for_unknown();
-        self.keep_places(&mut request, most, now);
         Some((request, epoch))
-    }
-
-    /// Leaves the hosts of strangers out while they have their part of the places.
-    fn keep_places(&self, request: &mut ClaimRequest, most: usize, now: Timestamp) {
-        let (silent, all) = (most / 8 * STRANGERS.0, most / 8 * STRANGERS.1);
-        if self.attempts.len() + request.limit <= silent {
-            return;
-        }
-        let policy = &self.engine.endpoint_policy;
-        let untrusted = self.engine.gates.untrusted(now);
-        let (mut of_silent, mut of_all) = (0, 0);
-        for (origin, under_way) in self.under_way() {
-            if !policy.names_origin(origin) {
-                of_all += under_way;
-                of_silent += usize::from(untrusted.contains(origin)) * under_way;
-            }
-        }
-        let is_full = of_all >= all;
-        if !is_full && of_silent < silent {
-            // All of this claim may be theirs: with more they would have places that are others'.
-            request.limit = request.limit.min(silent - of_silent).min(all - of_all);
-            return;
-        }
-        let unknown = std::mem::replace(&mut request.per_origin, 0);
-        for (origin, room) in &mut request.rooms {
-            if (is_full || untrusted.contains(origin)) && !policy.names_origin(origin) {
-                *room = 0;
-            }
-        }
-        // Those of a process that has just started.
-        for origin in policy.named_origins() {
-            request.rooms.entry(origin).or_insert(unknown);
-        }
-    }
-
-    /// The number of attempts under way at each origin.
-    fn under_way(&self) -> HashMap<&Origin, usize> {
-        let mut under_way = HashMap::new();
-        for gate in self.gates.values() {
-            *under_way.entry(gate.origin()).or_default() += 1;
-        }
-        under_way
-    }
-
-    /// The number of attempts that each known origin has free places for.
-    fn rooms(&self, now: Timestamp, is_calm: bool) -> HashMap<Origin, usize> {
-        let mut rooms = self.engine.gates.rooms(now);
-        let under_way = self.under_way();
-        for (origin, room) in &mut rooms {
-            let Some(under_way) = under_way.get(origin) else {
-                continue;
-            };
-            let left = room.saturating_sub(*under_way);
-            // While attempts end, wait for more free places than a few: each claim is a transaction.
-            *room = if !is_calm && left < *room / 8 {
-                0
-            } else {
-                left
-            };
-        }
-        rooms
     }
 
     fn start(&mut self, taken: Taken, now: Timestamp) -> Result<(), StoreError> {
@@ -441,7 +339,7 @@ impl Worker {
         let records = match records {
             Ok(records) => records,
             Err(error) => {
-                self.released.extend(rows.iter().map(|row| row.token));
+                self.settling.release(rows.iter().map(|row| row.token));
                 return Err(error);
             }
         };
@@ -449,39 +347,37 @@ impl Worker {
             return Ok(());
         }
         let mut unreadable = 0_usize;
-        for (row, record) in rows.into_iter().zip(records) {
+        for (row, (record, gate)) in rows.into_iter().zip(records) {
             let record = match record {
                 Record::Found(record) => *record,
                 Record::Missing => {
                     let gone = Settlement::Finished(FinalOutcome::Gone);
-                    self.settlements.push((row.token, gone));
+                    self.settling.add(row.token, gone);
                     continue;
                 }
                 Record::Unreadable => {
                     unreadable += 1;
                     let later = self.engine.signals.unreadable.defer(now);
-                    self.settlements
-                        .push((row.token, Settlement::Deferred(later)));
+                    self.settling.add(row.token, Settlement::Deferred(later));
                     continue;
                 }
             };
             let Some(message) = messages.get(&row.token.broadcast) else {
                 let later = self.engine.signals.parked.later(row.token.broadcast, now);
-                self.settlements
-                    .push((row.token, Settlement::Deferred(later)));
+                self.settling.add(row.token, Settlement::Deferred(later));
                 continue;
             };
             let only_for = message.only_for.as_ref();
             if only_for.is_some_and(|user| record.principal.as_ref() != Some(user)) {
                 // Another user has signed in since the row was written.
                 let gone = Settlement::Finished(FinalOutcome::Gone);
-                self.settlements.push((row.token, gone));
+                self.settling.add(row.token, gone);
                 continue;
             }
-            let gate = self.engine.gates.gate(&row.origin);
+            let place = self.places.take(Arc::clone(&gate));
             let job = Job {
                 record,
-                gate: Arc::clone(&gate),
+                gate,
                 broadcast: Some(row.token.broadcast),
                 trace_parent: message.trace_parent,
                 message: message.message.clone(),
@@ -494,12 +390,11 @@ impl Worker {
                 epoch: Some(epoch),
             };
             let engine = self.engine.clone();
-            let (token, held) = (row.token, Arc::clone(&gate));
-            let handle = self.attempts.spawn(async move {
+            let token = row.token;
+            self.attempts.spawn(async move {
                 let (consequence, _) = attempt(&engine, job).await;
-                (token, held, consequence)
+                (token, place, consequence)
             });
-            self.gates.insert(handle.id(), gate);
         }
         if unreadable > 0 {
             observe::event!(
@@ -518,7 +413,7 @@ impl Worker {
     ///
     /// Cancel safe: an attempt that ended is returned by the next call.
     pub(super) async fn attempt_ended(&mut self) -> Option<()> {
-        let ended = self.attempts.join_next_with_id().await?;
+        let ended = self.attempts.join_next().await?;
         self.note_all(ended);
         Some(())
     }
@@ -537,7 +432,7 @@ impl Worker {
                 let expanded = self.note_step(Step::Expand, expanded);
                 Some(Ended::Expansion(expanded.unwrap_or_default()))
             }
-            Some(ended) = self.attempts.join_next_with_id() => {
+            Some(ended) = self.attempts.join_next() => {
                 self.note_all(ended);
                 Some(Ended::Attempts)
             }
@@ -545,185 +440,35 @@ impl Worker {
         }
     }
 
-    fn note_all(&mut self, ended: Result<(task::Id, Attempted), JoinError>) {
+    fn note_all(&mut self, ended: Result<Attempted, JoinError>) {
         self.note(ended);
-        while let Some(ended) = self.attempts.try_join_next_with_id() {
+        while let Some(ended) = self.attempts.try_join_next() {
             self.note(ended);
         }
         self.shown.show(self.attempts.len());
     }
 
-    fn note(&mut self, ended: Result<(task::Id, Attempted), JoinError>) {
+    fn note(&mut self, ended: Result<Attempted, JoinError>) {
         self.ended_lately += 1;
-        let (id, (token, gate, consequence)) = match ended {
-            Ok(ended) => ended,
+        match ended {
+            Ok((token, place, consequence)) => self.settling.note(token, &place, consequence),
             // The application's client or store panicked. The row is claimed again when its lease ends, until its
             // attempts are used up.
             Err(error) => {
                 observe::event!(ERROR, error = %error, "an attempt panicked");
-                self.gates.remove(&error.id());
-                return;
+                let _ = error;
             }
-        };
-        self.gates.remove(&id);
-        let settlement = consequence.settled();
-        self.effects.note(&gate, consequence, self.engine.now());
-        self.settlements.push((token, settlement));
+        }
     }
 
-    /// Writes pauses and effects on subscriptions, then the outcomes of rows.
-    ///
-    /// # Cancel safety
-    ///
-    /// The next call writes what was not written. Writing an outcome twice changes nothing.
+    /// Writes outcomes: see [`Settling::settle`].
     pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
-        let settled = self.write_outcomes().await;
-        self.is_late &= settled.is_err();
-        let health = &self.engine.signals.health;
-        health.note(
-            Step::Settle,
-            settled.as_ref().map(|_| ()),
-            self.engine.now(),
-        );
-        settled
+        self.settling.settle().await
     }
 
-    async fn write_outcomes(&mut self) -> Result<(), StoreError> {
-        let now = self.engine.now();
-        self.effects.prepare(now).await?;
-        // Beside the rows, with which they share a commit on SQLite.
-        let counts = self.effects.overdue_counts();
-        let ledger = Arc::clone(&self.engine.ledger);
-        let counting = async {
-            match counts.as_slice() {
-                [] => Ok(Vec::new()),
-                counts => sums(&*ledger, counts, now).await,
-            }
-        };
-        let (sums, written) = tokio::join!(counting, self.write_rows(now));
-        if let (false, Ok(sums)) = (counts.is_empty(), &sums) {
-            self.effects.counted(counts, sums.clone());
-        }
-        written.and(sums.map(|_| ()))
-    }
-
-    /// Writes changes to subscriptions, then the outcomes of rows.
-    async fn write_rows(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        self.write_together(now).await?;
-        self.effects.apply(now).await?;
-        let mut size = self.settlements.len();
-        while let Some(part) = self.settlements.get(..size.min(self.settlements.len()))
-            && !part.is_empty()
-        {
-            let settled = part.len();
-            // The call may be dropped, too.
-            let unanswered = self.unanswered;
-            self.unanswered = unanswered.max(settled);
-            let answer = self.engine.ledger.settle(part, now).await;
-            match answer {
-                Ok(results) => {
-                    self.count_settled(part, &results, unanswered);
-                    drop(self.settlements.drain(..settled));
-                    self.unanswered = unanswered.saturating_sub(settled);
-                }
-                // One row that the store cannot read does not keep the others from being settled.
-                Err(error) if error.kind() == StoreErrorKind::Corrupt && settled > 1 => {
-                    self.unanswered = unanswered;
-                    size = settled / 2;
-                    continue;
-                }
-                Err(error) if error.kind() == StoreErrorKind::Corrupt => {
-                    self.unanswered = unanswered.saturating_sub(1);
-                    let (token, _) = self.settlements.remove(0);
-                    observe::event!(
-                        ERROR,
-                        broadcast = %token.broadcast,
-                        error = %observe::causes(&error),
-                        "a row cannot be settled: it is sent again when its lease ends"
-                    );
-                    let _ = (token, error);
-                }
-                Err(error) => return Err(error),
-            }
-            size = self.settlements.len();
-            self.engine.signals.settled.notify_waiters();
-        }
-        if !self.released.is_empty() {
-            self.engine.ledger.release(&self.released, now).await?;
-            self.released.clear();
-        }
-        Ok(())
-    }
-
-    /// Writes changes to subscriptions and the outcomes of rows in one transaction, if one store keeps both. What it leaves
-    /// is written one after the other.
-    async fn write_together(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let (changes, rows) = (self.effects.changes(), self.settlements.as_slice());
-        if !self.engine.is_one_store || changes.is_empty() || rows.is_empty() {
-            return Ok(());
-        }
-        let unanswered = self.unanswered;
-        self.unanswered = rows.len();
-        match self.engine.ledger.settle_with(changes, rows, now).await {
-            Ok(Some(results)) => {
-                self.count_settled(&self.settlements, &results, unanswered);
-                self.effects.changes_are_written();
-                self.settlements.clear();
-                self.unanswered = 0;
-                self.engine.signals.settled.notify_waiters();
-                Ok(())
-            }
-            Err(error) if error.kind() == StoreErrorKind::Unavailable => Err(error),
-            // One of them may be the cause: the others do not wait for it, and the calls tell which one it is.
-            Ok(None) | Err(_) => {
-                self.unanswered = unanswered;
-                Ok(())
-            }
-        }
-    }
-
-    /// Counts the rows that were finished, by outcome, and those that another process has claimed. One of the first
-    /// `unanswered` rows whose token is lost was most likely written by the call whose answer was lost.
-    fn count_settled(
-        &self,
-        rows: &[(ClaimToken, Settlement)],
-        results: &[Settled],
-        unanswered: usize,
-    ) {
-        let (mut outcomes, mut broadcasts) = (HashMap::new(), HashMap::new());
-        let mut lost = 0;
-        for (place, ((token, settlement), result)) in rows.iter().zip(results).enumerate() {
-            let result = match result {
-                Settled::Lost if place < unanswered => &Settled::Done,
-                result => result,
-            };
-            match (settlement, result) {
-                (Settlement::Finished(outcome) | Settlement::Failed(outcome, _), Settled::Done) => {
-                    *outcomes.entry(outcome.as_str()).or_default() += 1;
-                    *broadcasts.entry(token.broadcast).or_default() += 1;
-                }
-                (_, Settled::Done) => {}
-                (_, Settled::Lost) => lost += 1,
-            }
-        }
-        for (outcome, recipients) in outcomes {
-            observe::count_finished(outcome, recipients);
-        }
-        observe::count_lost(lost);
-        let now = Instant::now();
-        for (broadcast, recipients) in broadcasts {
-            self.engine.signals.endings.note(broadcast, recipients, now);
-        }
-    }
-
-    /// Settles for the last time: writes what a later call would have written too.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`settle`](Self::settle).
+    /// Writes outcomes for the last time: see [`Settling::finish`].
     pub(super) async fn finish(&mut self) -> Result<(), StoreError> {
-        self.settle().await?;
-        self.effects.finish(self.engine.now()).await
+        self.settling.finish().await
     }
 }
 

@@ -1,35 +1,31 @@
-//! The worker's steps and settlements.
+//! The worker's steps.
 
-use std::future::pending;
 use std::sync::atomic::Ordering::Relaxed;
 
 use futures_util::FutureExt as _;
 use http::StatusCode;
+use tokio::task;
+use tokio::time::Instant;
 
 use super::super::KeyRing;
 use super::super::chores::EXPIRED_AT_ONCE;
 use super::super::expand::expand;
-use super::super::test_world::{START, TIMEOUT, World};
+use super::super::test_world::{START, TIMEOUT, World, drive};
 use super::super::unreadable::UNREADABLE_PAUSE;
 use super::*;
 use crate::broadcast::{Audience, BroadcastId};
-use crate::deliver::OriginGates;
 use crate::encoding::base64url;
 use crate::message::{Message, Urgency};
 use crate::schedule::{DailyTime, NotifyType, Plan, Schedule};
 use crate::store::{
     Change, DeliveryLedger as _, Failure, NewBroadcast, Pause, PauseReason, RetireReason,
-    ScheduleStore as _, StoredVapidKey, SubscriptionRef, SubscriptionStore as _,
+    ScheduleStore as _, StoreErrorKind, StoredVapidKey, SubscriptionRef, SubscriptionStore as _,
     VapidKeyStore as _,
 };
 use crate::subscription::EndpointKey;
 use crate::vapid::{KeyEncryptionKeys, VapidKey};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-async fn drive(worker: &mut Worker) {
-    while worker.attempt_ended().await.is_some() {}
-}
 
 /// Waits for the chores. Returns how many rows expired.
 async fn chores(worker: &mut Worker) -> u64 {
@@ -39,17 +35,6 @@ async fn chores(worker: &mut Worker) -> u64 {
         expired += chore.expired;
     }
     expired
-}
-
-/// Adds an attempt that does not end.
-fn hang(worker: &mut Worker, gate: &Arc<OriginGate>) {
-    let handle = worker.attempts.spawn(pending());
-    worker.gates.insert(handle.id(), Arc::clone(gate));
-}
-
-fn token(n: u8) -> ClaimToken {
-    let key = EndpointKey::from_bytes([n; 32]);
-    ClaimToken::new(BroadcastId::random(), key, 1)
 }
 
 #[tokio::test]
@@ -68,7 +53,7 @@ async fn a_step_expands_claims_and_attempts_and_settling_ends_the_rows() {
     drive(&mut worker).await;
     assert_eq!((worker.in_flight(), worker.unsettled()), (0, 3));
     assert_eq!(worker.ended_lately(), 3);
-    assert!(worker.gates.is_empty());
+    assert_eq!(worker.places.taken(), 0);
     assert_eq!(world.counts(id).await.accepted, 0, "not settled yet");
 
     let mut settled = std::pin::pin!(world.engine.signals.settled.notified());
@@ -92,6 +77,7 @@ async fn rows_are_released_if_their_subscriptions_cannot_be_read() {
     assert!(worker.take_error().is_some());
     assert_eq!(worker.unsettled(), 1);
     worker.settle().await.unwrap();
+    assert_eq!(worker.unsettled(), 0);
     world.table.fails.store(false, Relaxed);
     assert_eq!(worker.step().await.claimed, 1);
     drive(&mut worker).await;
@@ -111,71 +97,6 @@ async fn the_row_of_a_subscription_that_was_deleted_is_gone() {
     worker.settle().await.unwrap();
     assert_eq!(world.counts(id).await.gone, 1);
     assert_eq!(world.service.counts().requests, 0);
-}
-
-#[tokio::test]
-async fn effects_on_subscriptions_are_written_before_outcomes() {
-    let world = World::new().await;
-    let key = world.subscriber().await;
-    let id = world.broadcast().await;
-    world.answer(StatusCode::GONE);
-    let mut worker = Worker::new(world.engine.clone());
-    worker.step().await;
-    drive(&mut worker).await;
-    world.table.fails.store(true, Relaxed);
-    worker.settle().await.unwrap_err();
-    assert_eq!(world.counts(id).await.pending, 1);
-    assert_eq!(worker.unsettled(), 1);
-    world.table.fails.store(false, Relaxed);
-    worker.settle().await.unwrap();
-    assert_eq!(world.counts(id).await.gone, 1);
-    assert!(world.record(key).await.retired.is_some());
-    // The tally is written at the end.
-    worker.finish().await.unwrap();
-}
-
-#[tokio::test]
-async fn one_store_writes_effects_and_outcomes_in_one_call() {
-    let world = World::of_one_store().await;
-    let key = world.subscriber().await;
-    let id = world.broadcast().await;
-    world.answer(StatusCode::GONE);
-    let mut worker = Worker::new(world.engine.clone());
-    worker.step().await;
-    drive(&mut worker).await;
-    // No other call writes the effects.
-    world.table.fails.store(true, Relaxed);
-    worker.settle().await.unwrap();
-    assert_eq!(worker.unsettled(), 0);
-    assert!(worker.effects.changes().is_empty());
-    assert_eq!(world.counts(id).await.gone, 1);
-    assert!(world.record(key).await.retired.is_some());
-    world.table.fails.store(false, Relaxed);
-    worker.finish().await.unwrap();
-}
-
-#[tokio::test]
-async fn the_last_settlement_writes_the_tally() {
-    let world = World::new().await;
-    let key = world.subscriber().await;
-    world.broadcast().await;
-    let mut worker = Worker::new(world.engine.clone());
-    worker.step().await;
-    drive(&mut worker).await;
-    let gate = world.gate(key).await;
-    let tally = async || {
-        let nothing = [(gate.origin().clone(), Default::default())];
-        world.store.tally(&nothing, START).await.unwrap()[0].accepted
-    };
-    worker.settle().await.unwrap();
-    assert_eq!(tally().await, 1, "the first acceptance is written at once");
-    world.broadcast().await;
-    worker.step().await;
-    drive(&mut worker).await;
-    worker.settle().await.unwrap();
-    assert_eq!(tally().await, 1);
-    worker.finish().await.unwrap();
-    assert_eq!(tally().await, 2);
 }
 
 #[tokio::test]
@@ -237,7 +158,7 @@ async fn a_panic_in_an_attempt_affects_only_its_row() {
     worker.step().await;
     drive(&mut worker).await;
     assert_eq!((worker.in_flight(), worker.unsettled()), (0, 0));
-    assert!(worker.gates.is_empty());
+    assert_eq!(worker.places.taken(), 0);
     assert_eq!(worker.ended_lately(), 1);
     worker.settle().await.unwrap();
     assert_eq!(world.counts(id).await.pending, 1);
@@ -279,6 +200,61 @@ async fn an_attempt_that_waits_for_a_permit_ends_without_a_request_when_the_work
     drive(&mut other).await;
     other.settle().await.unwrap();
     assert_eq!(world.counts(id).await.accepted, 1);
+}
+
+/// Neither one that has not waited yet, nor one whose permit comes back at this moment.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_could_begin_does_not_once_the_worker_stops() {
+    for waits in [false, true] {
+        let world = World::with(1, TIMEOUT).await;
+        let key = world.subscriber().await;
+        let id = world.broadcast().await;
+        let gate = world.gate(key).await;
+        let permit = waits.then(|| gate.try_acquire().unwrap());
+        let mut worker = Worker::new(world.engine.clone());
+        assert_eq!(worker.step().await.claimed, 1);
+        if waits {
+            task::yield_now().await;
+            assert!(worker.attempt_ended().now_or_never().is_none());
+        }
+        worker.stop();
+        drop(permit);
+        drive(&mut worker).await;
+        worker.settle().await.unwrap();
+        assert_eq!(world.service.counts().requests, 0, "{waits}");
+        assert_eq!(world.counts(id).await.pending, 1, "{waits}");
+        assert_eq!(gate.available(), 1, "{waits}");
+    }
+}
+
+/// A jump may be the sleep of the machine, in which the lease has ended. After the smaller one there is still time enough before
+/// the end of the lease.
+#[tokio::test(start_paused = true)]
+async fn no_request_begins_while_the_clocks_disagree() {
+    for jumped in [START + 20 * SECOND, START - 86_400 * SECOND] {
+        let world = World::with(1, TIMEOUT).await;
+        let key = world.subscriber().await;
+        let id = world.broadcast().await;
+        let permit = world.gate(key).await.try_acquire().unwrap();
+        let mut worker = Worker::new(world.engine.clone());
+        world.clock.tick(SECOND);
+        assert_eq!(worker.step().await.claimed, 1);
+        task::yield_now().await;
+        assert!(worker.attempt_ended().now_or_never().is_none());
+        world.clock.set(jumped);
+        drop(permit);
+        drive(&mut worker).await;
+        worker.settle().await.unwrap();
+        assert_eq!(world.service.counts().requests, 0, "{jumped:?}");
+
+        world.clock.set(START + SECOND);
+        world.clock.tick(20 * SECOND);
+        assert_eq!(worker.step().await.claimed, 1, "{jumped:?}");
+        drive(&mut worker).await;
+        worker.settle().await.unwrap();
+        assert_eq!(world.counts(id).await.accepted, 1);
+        assert_eq!(world.service.counts().requests, 1);
+    }
 }
 
 /// L19: another process may have claimed the rows.
@@ -331,124 +307,6 @@ async fn a_request_begins_one_timeout_before_the_end_of_its_lease_at_the_latest(
         worker.attempt_ended().await.unwrap();
         assert_eq!(world.service.counts().requests, requests, "{waited:?}");
     }
-}
-
-#[tokio::test]
-async fn nothing_is_claimed_while_too_many_rows_cannot_be_settled() {
-    let world = World::new().await;
-    world.subscriber().await;
-    world.broadcast().await;
-    let mut worker = Worker::new(world.engine.clone());
-    worker.released = vec![token(1); UNSETTLED / 2];
-    let gone = Settlement::Finished(FinalOutcome::Gone);
-    worker.settlements = vec![(token(2), gone); UNSETTLED / 2];
-    assert_eq!(worker.step().await.claimed, 0);
-    worker.released.pop();
-    assert_eq!(worker.step().await.claimed, 1);
-}
-
-#[tokio::test]
-async fn attempts_in_flight_are_limited() {
-    let world = World::new().await;
-    let key = world.subscriber().await;
-    let gate = world.gate(key).await;
-    world.broadcast().await;
-    let mut worker = Worker::new(world.engine.clone());
-    // At another origin, so that this origin's limit does not apply, and a known one, so that strangers' does not.
-    let elsewhere = Origin::parse("https://fcm.googleapis.com").unwrap();
-    let other = world.engine.gates.gate(&elsewhere);
-    for _ in 0..=IN_FLIGHT - FREE_AT_LEAST {
-        hang(&mut worker, &other);
-    }
-    assert_eq!(worker.step().await.claimed, 0);
-    worker.attempts.abort_all();
-    drive(&mut worker).await;
-    for _ in 0..IN_FLIGHT - FREE_AT_LEAST {
-        hang(&mut worker, &other);
-    }
-    assert_eq!(worker.step().await.claimed, 1);
-    assert_eq!(gate.closed_at(START), None);
-}
-
-/// Whether they have never answered, or have once and then never again.
-#[tokio::test]
-async fn hosts_of_strangers_that_hang_leave_places_for_named_ones_and_for_those_that_answer() {
-    let world = World::new().await;
-    let gates = &world.engine.gates;
-    let origin = |host: &str| Origin::parse(&format!("https://{host}")).unwrap();
-    let (fcm, stranger) = (origin("fcm.googleapis.com"), origin("a.example.com"));
-    let answering = gates.gate(&origin("b.example.com"));
-    answering.answers();
-    let mut worker = Worker::new(world.engine.clone());
-    let rooms = |worker: &Worker| {
-        let (request, _) = worker.request(START, true).unwrap();
-        let unknown = request.room_for(&origin("unknown.example.com"));
-        let others = [&fcm, &stranger, answering.origin()];
-        (unknown, others.map(|origin| request.room_for(origin)))
-    };
-    let last = IN_FLIGHT / 16 - 1;
-    for number in 0..=last {
-        let gate = gates.gate(&origin(&format!("hangs-{number}.example.com")));
-        if number == last {
-            assert_eq!(rooms(&worker).0, 8);
-        }
-        for _ in 0..8 {
-            hang(&mut worker, &gate);
-        }
-    }
-    let _ = gates.gate(&stranger);
-    let limit = answering.limit();
-    assert_eq!(rooms(&worker), (0, [8, 0, limit]));
-    // One that the process has sent to, and has no answer of yet.
-    let _ = gates.gate(&fcm);
-    assert_eq!(rooms(&worker), (0, [8, 0, limit]));
-    for number in 0..IN_FLIGHT / 64 {
-        let gate = gates.gate(&origin(&format!("hung-{number}.example.com")));
-        gate.answers();
-        if number == 0 {
-            assert_eq!(rooms(&worker), (0, [8, 0, limit]));
-        }
-        for _ in 0..8 {
-            hang(&mut worker, &gate);
-        }
-    }
-    assert_eq!(rooms(&worker), (0, [8, 0, 0]));
-    // A claim that began before fits, and another one.
-    const { assert!(IN_FLIGHT / 8 * STRANGERS.1 + CLAIM + FREE_AT_LEAST < IN_FLIGHT) };
-}
-
-#[tokio::test]
-async fn an_origin_gets_the_free_places_of_its_gate() {
-    let world = World::new().await;
-    let key = world.subscriber().await;
-    let gate = world.gate(key).await;
-    let mut worker = Worker::new(world.engine.clone());
-    let room = |worker: &Worker, is_calm| worker.rooms(START, is_calm)[gate.origin()];
-    assert_eq!(room(&worker, true), OriginGates::UNPROVEN);
-    for _ in 0..3 {
-        hang(&mut worker, &gate);
-    }
-    assert_eq!(room(&worker, true), OriginGates::UNPROVEN - 3);
-    for _ in 0..30 {
-        hang(&mut worker, &gate);
-    }
-    assert_eq!(room(&worker, true), 0);
-
-    // The limit grows by one with each acceptance. Less than an eighth of it is claimed only if no attempt has ended.
-    let mut worker = Worker::new(world.engine.clone());
-    world.broadcast().await;
-    let mut first = Worker::new(world.engine.clone());
-    first.step().await;
-    drive(&mut first).await;
-    assert_eq!(room(&worker, false), gate.limit());
-    for _ in 0..gate.limit() - 1 {
-        hang(&mut worker, &gate);
-    }
-    assert_eq!((room(&worker, true), room(&worker, false)), (1, 1));
-    hang(&mut worker, &gate);
-    assert_eq!((room(&worker, true), room(&worker, false)), (0, 0));
-    gate.pause(START + SECOND, PauseReason::RateLimited);
-    assert_eq!(room(&worker, true), 0);
 }
 
 #[tokio::test]
@@ -569,6 +427,53 @@ async fn everything_old_is_purged_every_hour() {
     }
 }
 
+/// A purge does a part at a time. The next part is due a second later, and what comes after the subscriptions is done then, not
+/// an hour later.
+#[tokio::test(start_paused = true)]
+async fn a_long_purge_goes_on_after_a_second_and_comes_to_its_end() {
+    const AT_ONCE: usize = 8;
+    let world = World::new().await;
+    world.subscriber().await;
+    world.table.full_purges.store(AT_ONCE + 1, Relaxed);
+    let mut worker = Worker::new(world.engine.clone());
+    let purges = || world.table.writes.load(Relaxed);
+    let days = async || world.store.days(START).await.unwrap().len();
+    chores(&mut worker).await;
+    assert_eq!((purges(), days().await), (AT_ONCE, 0));
+    tokio::time::advance(SECOND - Duration::from_millis(1)).await;
+    chores(&mut worker).await;
+    assert_eq!(purges(), AT_ONCE, "others write in between");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    chores(&mut worker).await;
+    assert_eq!((purges(), days().await), (AT_ONCE + 2, 1));
+    tokio::time::advance(SECOND).await;
+    chores(&mut worker).await;
+    assert_eq!(purges(), AT_ONCE + 2, "nothing is left");
+}
+
+/// A call of the application has found the store unavailable.
+#[cfg(feature = "api")]
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_suspected_is_written_to_at_once_and_once() {
+    let world = World::new().await;
+    let mut worker = Worker::new(world.engine.clone());
+    let run = async |worker: &mut Worker| {
+        worker.start_chores(false);
+        let mut chores = 0;
+        while worker.chores.ended().await.is_some() {
+            chores += 1;
+        }
+        chores
+    };
+    run(&mut worker).await;
+    assert_eq!(run(&mut worker).await, 0);
+    world.engine.suspect_store();
+    assert!(!world.engine.signals.health.is_store_usable(None));
+    assert_eq!(run(&mut worker).await, 1);
+    assert!(world.engine.signals.health.is_store_usable(None));
+    assert_eq!(run(&mut worker).await, 0);
+}
+
 /// Every message but that of the unreadable subscription is sent, and that one is tried again.
 #[tokio::test]
 async fn a_subscription_that_cannot_be_read_defers_only_its_own_message() {
@@ -651,6 +556,30 @@ async fn nothing_is_done_while_the_clocks_disagree() {
     drive(&mut worker).await;
     worker.settle().await.unwrap();
     assert_eq!(world.counts(id).await.accepted, 1);
+}
+
+/// The wall clock may be set back, and the monotonic clock may stand still while a machine sleeps.
+#[tokio::test(start_paused = true)]
+async fn a_chore_is_due_as_soon_as_either_clock_says_so() {
+    let world = World::new().await;
+    let mut worker = Worker::new(world.engine.clone());
+    let run = async |worker: &mut Worker| {
+        worker.start_chores(false);
+        let mut chores = 0;
+        while worker.chores.ended().await.is_some() {
+            chores += 1;
+        }
+        chores
+    };
+    let all = run(&mut worker).await;
+    assert!(all > 1);
+    assert_eq!(run(&mut worker).await, 0);
+    world.clock.advance(60 * SECOND);
+    assert_eq!(run(&mut worker).await, all);
+    world.clock.set(START - 3600 * SECOND);
+    assert_eq!(run(&mut worker).await, 0);
+    tokio::time::advance(60 * SECOND).await;
+    assert_eq!(run(&mut worker).await, all);
 }
 
 #[test]
@@ -825,6 +754,65 @@ async fn a_claimed_row_does_not_wait_for_outcomes_that_cannot_be_written() {
     for id in ids {
         assert_eq!(world.counts(id).await.accepted, 1);
     }
+}
+
+/// More than one look lists: those behind them are looked for at once.
+#[tokio::test]
+async fn broadcasts_that_reach_no_subscription_are_progress() {
+    let world = World::new().await;
+    let now = world.engine.now();
+    let key = world.subscriber().await;
+    let open = async |audience| {
+        let new = NewBroadcast::new(audience, Message::new("x"), START + 3600 * SECOND);
+        world.store.open(&new, START).await.unwrap();
+        new.id
+    };
+    for _ in 0..70 {
+        open(Audience::Tag("unknown".parse().unwrap())).await;
+    }
+    let id = open(Audience::id(world.record(key).await.id)).await;
+    while expand(&world.engine, now).await.unwrap() > 0 {}
+    assert_eq!(world.counts(id).await.pending, 1);
+}
+
+/// As many as one look lists.
+#[tokio::test]
+async fn broadcasts_that_cannot_be_expanded_hold_up_none_behind_them() {
+    let world = World::new().await;
+    let [damaged, other] = [world.subscriber().await, world.subscriber().await];
+    world.table.unreadable.lock().unwrap().insert(damaged);
+    let open = async |to: EndpointKey| {
+        let audience = Audience::id(world.record(to).await.id);
+        let deadline = START + 3600 * SECOND;
+        let new = NewBroadcast::new(audience, Message::new("x"), deadline);
+        world.store.open(&new, START).await.unwrap();
+        new.id
+    };
+    for _ in 0..100 {
+        open(damaged).await;
+    }
+    let id = open(other).await;
+    for _ in 0..3 {
+        let _ = expand(&world.engine, START).await;
+    }
+    assert_eq!(world.counts(id).await.pending, 1);
+}
+
+/// What has been sent would be sent again.
+#[tokio::test]
+async fn outcomes_are_written_while_the_clocks_disagree() {
+    let world = World::new().await;
+    world.subscriber().await;
+    let id = world.broadcast().await;
+    let mut worker = Worker::new(world.engine.clone());
+    world.clock.tick(SECOND);
+    assert_eq!(worker.step().await.claimed, 1);
+    drive(&mut worker).await;
+    world.clock.advance(3 * 86_400 * SECOND);
+    let (progress, settled) = worker.step_beside(true).await;
+    settled.unwrap();
+    assert_eq!((progress, worker.unsettled()), (Progress::default(), 0));
+    assert_eq!(world.counts(id).await.accepted, 1);
 }
 
 /// A panic counts as a failure of the chore in which it was, and of no other.

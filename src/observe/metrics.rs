@@ -4,6 +4,8 @@
 //! labels, so the number of time series has a bound. Without the feature `metrics` every function does nothing.
 
 use std::time::Duration;
+#[cfg(feature = "metrics")]
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 
@@ -114,11 +116,17 @@ impl Drop for InFlight {
     }
 }
 
-/// Counts daily notifications.
+/// Counts daily notifications. When some were last skipped is kept, too: a process that starts skips what its downtime has missed
+/// before its first scrape, and a counter that begins above 0 is no increase.
 pub(crate) fn count_daily(fired: u64, skipped: u64) {
     recorded! { (fired, skipped) {
         ::metrics::counter!("web_push_daily_total", "what" => "fired").increment(fired);
         ::metrics::counter!("web_push_daily_total", "what" => "skipped").increment(skipped);
+        if skipped > 0 {
+            // The clock of Prometheus, not that of the engine.
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            show("web_push_daily_skipped_timestamp_seconds", &[], now.as_secs_f64());
+        }
     } }
 }
 
@@ -129,7 +137,8 @@ pub(crate) fn count_outbox(what: &'static str) {
     } }
 }
 
-/// Counts rows that a store could not read and left out, each time: `broadcasts`, `origins`, `subscriptions` or `schedules`.
+/// Counts rows that a store could not read and left out, each time: `broadcasts`, `origins`, `subscriptions`
+/// or `schedules`; `days` once.
 pub(crate) fn count_unreadable(what: &'static str, rows: u64) {
     recorded! { (what, rows) {
         ::metrics::counter!("web_push_unreadable_total", "what" => what).increment(rows);
@@ -137,21 +146,23 @@ pub(crate) fn count_unreadable(what: &'static str, rows: u64) {
 }
 
 /// The kind of error of a call that was dropped before it ended: its time was over, or its caller was gone.
-#[cfg(feature = "metrics")]
+#[cfg(any(feature = "metrics", feature = "tracing"))]
 pub(crate) const DROPPED: &str = "dropped";
 
 /// Records a call of a store, and its error by kind.
-#[cfg(feature = "metrics")]
+#[cfg(any(feature = "metrics", feature = "tracing"))]
 pub(crate) fn count_store_call(
     operation: &'static str,
     elapsed: Duration,
     error: Option<&'static str>,
 ) {
-    let labels = [("operation", operation)];
-    ::metrics::histogram!("web_push_store_call_duration_seconds", &labels).record(elapsed);
-    if let Some(kind) = error {
-        ::metrics::counter!("web_push_store_errors_total", "kind" => kind).increment(1);
-    }
+    recorded! { (operation, elapsed, error) {
+        let labels = [("operation", operation)];
+        ::metrics::histogram!("web_push_store_call_duration_seconds", &labels).record(elapsed);
+        if let Some(kind) = error {
+            ::metrics::counter!("web_push_store_errors_total", "kind" => kind).increment(1);
+        }
+    } }
 }
 
 /// Counts a request to the HTTP API, and the time that it took. The answer is the status and the code of a problem (or
@@ -195,6 +206,12 @@ pub(crate) fn count_admin_refused(reason: &'static str) {
 #[cfg(feature = "metrics")]
 pub(crate) fn show(name: &'static str, labels: &[(&'static str, &'static str)], value: f64) {
     ::metrics::gauge!(name, labels).set(value);
+}
+
+/// Begins a gauge at 0, and changes none that another instance in this process has set.
+#[cfg(feature = "metrics")]
+pub(crate) fn begin_gauge(name: &'static str) {
+    ::metrics::gauge!(name).increment(0.0);
 }
 
 /// Begins a histogram without values.

@@ -11,6 +11,7 @@ macro_rules! event {
 #[cfg(feature = "metrics")]
 mod described;
 mod folded;
+mod lasting;
 #[cfg(test)]
 #[cfg(all(feature = "tracing", any(feature = "api", feature = "sqlite")))]
 mod logged;
@@ -24,6 +25,7 @@ pub(crate) use self::metrics::*;
 pub(crate) use described::describe_metrics;
 pub(crate) use event;
 pub(crate) use folded::{Folded, Told};
+pub(crate) use lasting::{Lasting, ToldOfLasting};
 #[cfg(test)]
 #[cfg(all(feature = "tracing", any(feature = "api", feature = "sqlite")))]
 pub(crate) use logged::logged;
@@ -31,7 +33,7 @@ pub(crate) use span::Span;
 
 /// An error and its causes in one line, since log lines do not show `source`. A cause that the error's own message
 /// repeats is left out.
-#[cfg(feature = "tracing")]
+#[cfg(any(feature = "tracing", feature = "_engine"))]
 pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

@@ -6,10 +6,10 @@ use async_trait::async_trait;
 
 use super::{
     BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken,
-    Claims, CountFilter, Cursor, DeliveryLedger, Erased, Expansion, FailureSample, Fired, Firing,
-    LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription, Opened, OutboxEntry,
-    OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause, PortableStore, Pruned,
-    RefusedEntry, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey,
+    Claims, CountFilter, Cursor, DayCount, DeliveryLedger, Erased, Expansion, FailureSample, Fired,
+    Firing, LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription, Opened,
+    OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause, PortableStore,
+    Pruned, RefusedEntry, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey,
     SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef,
     SubscriptionStore, Tally, Unreachable, Upserted, VapidKeyStore,
 };
@@ -376,5 +376,13 @@ impl<T: ScheduleStore + ?Sized> ScheduleStore for Arc<T> {
 
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError> {
         (**self).last_run().await
+    }
+
+    async fn record_days(&self, counts: &[DayCount]) -> Result<(), StoreError> {
+        (**self).record_days(counts).await
+    }
+
+    async fn days(&self, now: Timestamp) -> Result<Vec<DayCount>, StoreError> {
+        (**self).days(now).await
     }
 }

@@ -39,10 +39,11 @@ use crate::subscription::Origin;
 ///   exactly one opens, and the others write no rows. Keys are kept as long as their broadcast. A known id returns
 ///   [`Opened::Repeat`], so `open` may be repeated if its response was lost.
 /// - **L3** [`expandable`](Self::expandable) lists broadcasts that are due (`send_at` is not after `now`), not
-///   cancelled, not paused (L21), not past their deadline and not at [`Cursor::End`]: first those of [`Urgency::High`], at most seven of eight
-///   of `limit` while there are others, then the others, each in the order of the times from which their next page may be
-///   written: the due time, or the time of the last page. One with a [pace](NewBroadcast::pace) is listed from that time
-///   on (L20). [`Expansion::is_urgent`] says which are the first. One whose audience, cursor or pace cannot be read is an
+///   cancelled, not paused (L21), not past their deadline and not at [`Cursor::End`]: first those of [`Urgency::High`], at
+///   most seven of eight of `limit` while there are others, then the others, each in the order of the times from which their
+///   next page may be written: the due time, or the time of the last page. Of eight lists of one, one has another, as
+///   [`shares`](crate::store::rules::shares) has it. One with a [pace](NewBroadcast::pace) is listed from that time on (L20).
+///   [`Expansion::is_urgent`] says which are the first. One whose audience, cursor or pace cannot be read is an
 ///   [`Expansion::unreadable`], and does not keep others from being listed.
 /// - **L4** [`enqueue_page`](Self::enqueue_page) writes rows and moves the cursor in one transaction if the cursor is
 ///   the expected one; else it returns [`PageWrite::Stale`] and changes nothing. A recipient that is pending in the
@@ -50,11 +51,11 @@ use crate::subscription::Origin;
 ///   this call writes one from [`Cursor::Start`]. A ledger without room for its rows leaves the page out as a whole: the
 ///   broadcast is then expanded from its start, as one without a page is.
 /// - **L5** [`claim`](Self::claim) takes due rows and rows whose lease has expired, at most `limit`, at most
-///   [`room_for`](ClaimRequest::room_for) of one origin, none of an origin that is paused at `now`, fair over origins
+///   [`most_of`](ClaimRequest::most_of) of one origin, none of an origin that is paused at `now`, fair over origins
 ///   (an origin with few rows does not wait for one with many), in the order of their turns (L18). It looks at a bounded
-///   number of origins that it has room for; if it could claim nothing of them, and others may stand behind,
+///   number of origins that the request admits; if it could claim nothing of them, and others may stand behind,
 ///   [`Claims::more`] says so. With [`per_origin`](ClaimRequest::per_origin) of 0 it looks at the origins of
-///   [`rooms`](ClaimRequest::rooms) alone: what it costs does not depend on the number of others. It counts the attempt
+///   [`origins`](ClaimRequest::origins) alone: what it costs does not depend on the number of others. It counts the attempt
 ///   and gives each row a token that no earlier claim had. If the pause of an origin
 ///   [is probed](crate::store::PauseReason::is_probed) and its `until` has come, it takes one row as the probe and moves
 ///   `until` to the expiry of that row's lease: one of all claimants sends a request. When that row is settled or
@@ -150,7 +151,8 @@ use crate::subscription::Origin;
 ///   refused entry is kept, is not listed by `outbox`, and is in the way of none: [`refused_outbox`](Self::refused_outbox)
 ///   lists those refused, in the order of their numbers; [`retry_outbox`](Self::retry_outbox) lets one wait again, and
 ///   [`drop_outbox`](Self::drop_outbox) removes one. [`outbox_stats`](Self::outbox_stats) counts both kinds.
-///   [`erase`](Self::erase) removes entries of both kinds whose audience is `{"user": name}` of the user.
+///   [`erase`](Self::erase) removes entries of both kinds whose audience is `{"user": name}` of the user, and
+///   [counts them as broadcasts](super::Erased::broadcasts).
 /// - **L23** [`settle_with`](Self::settle_with) makes changes of subscriptions as
 ///   [`SubscriptionStore::apply`](super::SubscriptionStore::apply) does (S11, S12, S18), and settles rows (L7), in one
 ///   transaction. A ledger that does not keep the subscriptions, or not in the same database, returns `None` and changes

@@ -30,13 +30,13 @@ const PAUSE: u8 = 2;
 enum Mistake {
     /// A request begins up to the end of its lease, and not one request earlier (L5).
     BeginsTooLate,
-    /// A row is settled by whoever had it, and not by the latest token only (L7).
+    /// A row is settled by each worker that had it, and not by the latest token only (L7).
     SettlesWithAnyToken,
     /// A token can be used again after its row was settled (L7).
     TokenIsNotSpent,
     /// Rows that are leased are claimed (L6).
     ClaimsLeasedRows,
-    /// A pause whose time has come lets everybody through (L5).
+    /// A pause whose time has come lets every request through (L5).
     EveryClaimIsAProbe,
     /// The pause stays until the probe says otherwise, which may never happen (L5).
     ProbeHoldsForEver,
@@ -65,7 +65,7 @@ struct Row {
     token: u8,
     lease: Option<Lease>,
     finished: u8,
-    /// Requests whose response nobody has seen.
+    /// Requests whose response no worker has seen.
     unanswered: u8,
     /// Those of them whose process crashed, or stood still until others took over.
     excused: u8,

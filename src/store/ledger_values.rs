@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::FailureCause;
+use super::{FailureCause, OldestDue};
 use crate::broadcast::{
     Audience, BroadcastId, BroadcastStatus, FinalOutcome, Principal, TraceParent,
 };
@@ -240,12 +240,12 @@ pub enum PageWrite {
 pub struct ClaimRequest {
     /// The most rows.
     pub limit: usize,
-    /// The most rows of one origin that is not in `rooms`.
+    /// The most rows of one origin that is not in `origins`.
     pub per_origin: usize,
     /// The length of the lease.
     pub lease: Duration,
     /// The most rows of these origins: those that the claimant knows or is sending to.
-    pub rooms: HashMap<Origin, usize>,
+    pub origins: HashMap<Origin, usize>,
 }
 
 impl ClaimRequest {
@@ -256,14 +256,14 @@ impl ClaimRequest {
             limit,
             per_origin: limit,
             lease,
-            rooms: HashMap::new(),
+            origins: HashMap::new(),
         }
     }
 
     /// The most rows of an origin.
     #[must_use]
-    pub fn room_for(&self, origin: &Origin) -> usize {
-        self.rooms.get(origin).copied().unwrap_or(self.per_origin)
+    pub fn most_of(&self, origin: &Origin) -> usize {
+        self.origins.get(origin).copied().unwrap_or(self.per_origin)
     }
 }
 
@@ -429,7 +429,7 @@ pub struct Pruned {
 pub struct Erased {
     /// Pending rows of these subscriptions.
     pub deliveries: u64,
-    /// Unfinished broadcasts to this user alone.
+    /// Unfinished broadcasts to this user alone, and entries of the outbox that are for this user (L22).
     pub broadcasts: u64,
 }
 
@@ -447,16 +447,31 @@ pub struct LedgerStats {
     /// The earliest due time of the rows that are next in turn at each origin (L18), paused or not, and of due rows that
     /// were not given a turn yet: how long rows have been waiting. Of at most [`STEP`](super::STEP) origins.
     pub oldest_due: Option<Timestamp>,
+    /// The same by push service. Of due rows without a turn it has the one that is due first. Empty if the ledger does not tell
+    /// push services apart.
+    pub oldest_due_at: OldestDue,
 }
 
 impl LedgerStats {
-    /// Makes a value of the three numbers.
+    /// Makes a value of the three numbers, without push services.
     #[must_use]
-    pub const fn new(depth: u64, leased: u64, oldest_due: Option<Timestamp>) -> Self {
+    pub fn new(depth: u64, leased: u64, oldest_due: Option<Timestamp>) -> Self {
         Self {
             depth,
             leased,
             oldest_due,
+            oldest_due_at: OldestDue::default(),
+        }
+    }
+
+    /// Makes a value of the two numbers and the earliest due times.
+    #[must_use]
+    pub fn by_push_service(depth: u64, leased: u64, oldest: OldestDue) -> Self {
+        Self {
+            depth,
+            leased,
+            oldest_due: oldest.earliest(),
+            oldest_due_at: oldest,
         }
     }
 }

@@ -67,7 +67,7 @@ mod tests {
             assert_eq!(only_for(Some(text.as_bytes())).unwrap(), expected);
         }
         assert_eq!(only_for(None).unwrap(), None);
-        // For nobody rather than for anyone.
+        // For no user rather than for any.
         for damaged in ["", "?", r#"{"user":"#, r#"{"user":7}"#, r#"{"id":[]}"#] {
             assert!(only_for(Some(damaged.as_bytes())).is_err(), "{damaged}");
         }

@@ -29,7 +29,7 @@
 //! | [`NewSubscription`], [`SubscriptionLimits`], [`SubscriptionRef`], [`Audience`], [`CountFilter`], [`Liveness`], [`Change`], [`Failure`], [`SubscriptionFilter`] | [`SubscriptionRecord`], [`Retired`], [`LastFailure`], [`Upserted`], [`LiveCounts`], [`SubscriptionPage`] |
 //! | [`NewBroadcast`], [`Idempotency`], [`Page`], [`NewDelivery`], [`Cursor`], [`ClaimRequest`], [`Settlement`], [`FinalOutcome`], [`FailureCause`], [`BroadcastFilter`], [`BroadcastCursor`] | [`Opened`], [`Expansion`], [`PageWrite`], [`Claims`], [`Settled`], [`Pruned`], [`LedgerStats`], [`BroadcastPage`], [`FailureSample`]; [`BroadcastStatus`] and its [`Counts`], by [`BroadcastProgress`](rules::BroadcastProgress) |
 //! | [`OutboxSettlement`], [`OutboxRefusal`] | [`OutboxEntry`], [`OutboxSettled`], [`RefusedEntry`], [`OutboxStats`] |
-//! | [`ClaimToken`], [`Pause`], [`Tally`], [`StoredVapidKey`], [`Schedule`], [`Plan`], [`Firing`] | the same; [`Fired`] |
+//! | [`ClaimToken`], [`Pause`], [`Tally`], [`StoredVapidKey`], [`Schedule`], [`Plan`], [`Firing`], [`DayCount`] | the same; [`Fired`] |
 //!
 //! [`RetireReason`], [`PauseReason`], [`PushService`] and [`NotifyType`] are stored by their names. A store does not
 //! match on them.
@@ -64,6 +64,7 @@ pub const STEP: usize = 1_000;
 mod changes;
 #[cfg(feature = "testing")]
 pub mod conformance;
+mod days;
 mod error;
 mod failure;
 mod failure_sample;
@@ -79,11 +80,12 @@ mod ledger_protocol;
 mod ledger_values;
 mod listing;
 mod live_counts;
-#[cfg(feature = "metrics")]
+#[cfg(any(feature = "metrics", feature = "tracing"))]
 mod measured;
 mod memory;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod message_parts;
+mod oldest_due;
 mod outbox;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod outcome_columns;
@@ -101,6 +103,8 @@ mod schedules;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 #[path = "../../tests/support/servers.rs"]
 mod servers;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+mod slow_calls;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod subscription_values;
@@ -109,6 +113,7 @@ mod vapid_keys;
 
 pub use crate::push_service::{Pause, PauseReason, Tally};
 pub use changes::Changes;
+pub use days::{DAYS, DayCount};
 pub use error::{StoreError, StoreErrorKind};
 pub use failure::{Failure, LastFailure, ReasonWord};
 pub use failure_sample::{FailureCause, FailureSample, SAMPLES};
@@ -122,9 +127,10 @@ pub use listing::{
     BroadcastCursor, BroadcastFilter, BroadcastPage, SubscriptionFilter, SubscriptionPage,
 };
 pub use live_counts::LiveCounts;
-#[cfg(feature = "metrics")]
+#[cfg(any(feature = "metrics", feature = "tracing"))]
 pub(crate) use measured::Measured;
 pub use memory::MemoryStore;
+pub use oldest_due::OldestDue;
 pub use outbox::{
     OutboxEntry, OutboxRefusal, OutboxSettled, OutboxSettlement, OutboxStats, RefusedEntry,
 };
@@ -134,6 +140,8 @@ pub use postgres::{PostgresBuilder, PostgresStore, deadpool_postgres};
 #[cfg(feature = "redis")]
 pub use redis::{RedisBuilder, RedisStore, redis_rs};
 pub use schedules::{Fired, Firing, ScheduleStore};
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+pub(crate) use slow_calls::SlowCalls;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteStore, rusqlite};
 pub use subscription_values::{

@@ -1,6 +1,8 @@
 //! Rows that cannot be read, among others that can.
 
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 use std::time::Duration;
 
 use super::{StoreError, StoreErrorKind};
@@ -99,6 +101,14 @@ impl<T> ReadablePage<T> {
         self.damaged
     }
 
+    /// Returns the rows of a table that is read whole and often. A damaged row is in the log and in the metrics once, until it
+    /// is repaired.
+    pub(super) fn finish_once(mut self, what: &'static str, known: &KnownDamage) -> Vec<T> {
+        let before = known.0.swap(self.damaged, Ordering::Relaxed);
+        self.damaged = self.damaged.saturating_sub(before);
+        self.finish(what)
+    }
+
     /// Returns the rows. `what` names them in the log if some were left out.
     pub(super) fn finish(self, what: &'static str) -> Vec<T> {
         if self.damaged > 0 {
@@ -113,6 +123,11 @@ impl<T> ReadablePage<T> {
         self.rows
     }
 }
+
+/// The number of damaged rows that the last look at a table found.
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+#[derive(Debug, Default)]
+pub(super) struct KnownDamage(AtomicU64);
 
 #[cfg(test)]
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]

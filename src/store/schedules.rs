@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{DeliveryLedger, NewBroadcast, StoreError};
+use super::{DayCount, DeliveryLedger, NewBroadcast, StoreError};
 use crate::clock::Timestamp;
 use crate::schedule::{Schedule, ScheduleName};
 use crate::subscription::SubscriptionId;
@@ -36,6 +36,11 @@ use crate::subscription::SubscriptionId;
 ///   still those that the caller has read, whatever its `next_fire_at` is now. One that was replaced since stays.
 /// - **D10** [`unreadable_schedules`](Self::unreadable_schedules) is the number of those that `schedules` leaves out: while
 ///   there are any, one that it does not list may be there.
+/// - **D11** [`record_days`](Self::record_days) keeps the number of each day that has none yet. A number that is kept is never
+///   replaced, whatever a later call says, so that a wrong clock changes no earlier day. The [`DAYS`](super::DAYS) latest days
+///   are kept: the day of a clock that is ahead takes the place of the earliest one, and of no other.
+/// - **D12** [`days`](Self::days) lists the days that are kept and are not after that of `now`, the earliest first. One that
+///   cannot be read is left out.
 #[async_trait]
 pub trait ScheduleStore: DeliveryLedger {
     /// Inserts or replaces a schedule (D1).
@@ -133,6 +138,28 @@ pub trait ScheduleStore: DeliveryLedger {
     ///
     /// Returns an error if the store is unavailable.
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Keeps numbers of days (D11). A worker calls it once an hour with that of today.
+    ///
+    /// Default: keeps nothing. The history in `GET /stats` is empty then.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    async fn record_days(&self, counts: &[DayCount]) -> Result<(), StoreError> {
+        let _ = counts;
+        Ok(())
+    }
+
+    /// Lists the days that are kept (D12). Default: none.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    async fn days(&self, now: Timestamp) -> Result<Vec<DayCount>, StoreError> {
+        let _ = now;
+        Ok(Vec::new())
+    }
 }
 
 /// One schedule to fire.

@@ -30,15 +30,16 @@ impl WebPushBuilder {
         let first_draw = first_draw(&self.p256);
         let lease = self.effective_lease();
         let has_contact = self.contact.is_some();
+        let policy = self.endpoint_policy;
+        let policy = policy.unwrap_or_else(EndpointPolicy::known_push_services);
         let (contact, endpoint_policy) = match self.contact {
-            Some(contact) if self.insecure_local_contact => (
-                Contact::insecure_allow_local(&contact),
-                self.endpoint_policy,
-            ),
-            Some(contact) => (Contact::parse(&contact), self.endpoint_policy),
+            Some(contact) if self.insecure_local_contact => {
+                (Contact::insecure_allow_local(&contact), policy)
+            }
+            Some(contact) => (Contact::parse(&contact), policy),
             // No token is ever signed with it, since this policy admits no endpoint.
             None => (
-                Contact::insecure_allow_local("mailto:nobody@localhost"),
+                Contact::insecure_allow_local("mailto:none@localhost"),
                 EndpointPolicy::nowhere(),
             ),
         };
@@ -58,8 +59,9 @@ impl WebPushBuilder {
         if let Some(subscriptions) = self.subscriptions {
             store.subscriptions = subscriptions;
         }
-        #[cfg(feature = "metrics")]
-        let store = store.measured();
+        let signals = Signals::default();
+        #[cfg(any(feature = "metrics", feature = "tracing"))]
+        let store = store.measured(&signals.slow_calls);
         let Store {
             subscriptions,
             vapid_keys,
@@ -113,7 +115,7 @@ impl WebPushBuilder {
             lease,
             poll_interval: self.poll_interval,
             remote_workers: self.remote_workers,
-            signals: Signals::default(),
+            signals,
             host_check,
         });
         #[cfg(feature = "metrics")]
@@ -139,6 +141,9 @@ impl WebPushBuilder {
         }
         if self.contact.is_none() && self.insecure_local_contact {
             return Err(BuildErrorKind::UnusedSetting("insecure_local_contact").into());
+        }
+        if self.contact.is_none() && self.endpoint_policy.is_some() {
+            return Err(BuildErrorKind::UnusedSetting("endpoint_policy").into());
         }
         if self.key_encryption_keys.is_empty() && self.key_encryption_keys.seals_clear_keys() {
             return Err(BuildErrorKind::UnusedSetting("seal_clear_keys").into());

@@ -14,8 +14,8 @@ use crate::error::BoxError;
 use crate::p256::P256;
 use crate::push_request::PushBody;
 use crate::schedule::Compose;
-#[cfg(feature = "metrics")]
-use crate::store::Measured;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+use crate::store::{Measured, SlowCalls};
 use crate::store::{ScheduleStore, SubscriptionLimits, SubscriptionStore, VapidKeyStore};
 use crate::vapid::{KeyEncryptionKeys, KeyId, VapidKey};
 
@@ -49,7 +49,7 @@ pub struct WebPushBuilder {
     pub(super) resolver: Option<Arc<dyn Resolver>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) p256: Arc<dyn P256>,
-    pub(super) endpoint_policy: EndpointPolicy,
+    pub(super) endpoint_policy: Option<EndpointPolicy>,
     pub(super) limits: SubscriptionLimits,
     pub(super) vapid_private_key: Option<VapidKey>,
     pub(super) key_encryption_keys: KeyEncryptionKeys,
@@ -89,12 +89,13 @@ impl Store {
     }
 
     /// The same store, with each call recorded.
-    #[cfg(feature = "metrics")]
-    pub(super) fn measured(self) -> Self {
+    #[cfg(any(feature = "metrics", feature = "tracing"))]
+    pub(super) fn measured(self, slow_calls: &Arc<SlowCalls>) -> Self {
+        let slow_calls = || Arc::clone(slow_calls);
         Self {
-            subscriptions: Arc::new(Measured::new(self.subscriptions)),
-            vapid_keys: Arc::new(Measured::new(self.vapid_keys)),
-            ledger: Arc::new(Measured::new(self.ledger)),
+            subscriptions: Arc::new(Measured::new(self.subscriptions, slow_calls())),
+            vapid_keys: Arc::new(Measured::new(self.vapid_keys, slow_calls())),
+            ledger: Arc::new(Measured::new(self.ledger, slow_calls())),
         }
     }
 }
@@ -110,7 +111,7 @@ impl WebPushBuilder {
             resolver: None,
             clock: Arc::new(SystemClock::new()),
             p256: Arc::new(crate::p256::fastest()),
-            endpoint_policy: EndpointPolicy::known_push_services(),
+            endpoint_policy: None,
             limits: SubscriptionLimits::default(),
             vapid_private_key: None,
             key_encryption_keys: KeyEncryptionKeys::default(),
@@ -196,9 +197,9 @@ impl WebPushBuilder {
 
     /// Sets which endpoints may be registered and sent to. Default: [`EndpointPolicy::known_push_services`].
     ///
-    /// Without a contact no endpoint is admitted under any policy.
+    /// Without a contact no endpoint is admitted, and a policy is an error of [`build`](Self::build).
     pub fn endpoint_policy(mut self, policy: EndpointPolicy) -> Self {
-        self.endpoint_policy = policy;
+        self.endpoint_policy = Some(policy);
         self
     }
 

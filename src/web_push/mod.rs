@@ -18,6 +18,7 @@ use crate::broadcast::{
     Audience, Broadcast, BroadcastId, BroadcastStatus, FinalOutcome, Principal,
 };
 use crate::deliver::{Accepted, DeliveryError};
+use crate::engine::check::Finding;
 use crate::engine::import::Import;
 use crate::engine::{
     Device, Engine, FailedRecipient, Forgotten, Progress, Queued, RegisterError, Registered,
@@ -51,7 +52,8 @@ impl WebPush {
 
     /// Makes a builder without a contact: nothing is sent until the server is started with one.
     ///
-    /// The other settings may be complete already, but no subscription is accepted, whatever the endpoint policy is.
+    /// The other settings may be complete already, but for those that say what may be sent to: no subscription is accepted, and an
+    /// [`endpoint_policy`](WebPushBuilder::endpoint_policy) is an error of [`build`](WebPushBuilder::build).
     /// [`run`](Self::run) and [`tick`](Self::tick) claim nothing, so what is queued in the store stays queued, and
     /// `/ready` answers 503 with `"contact": false`.
     pub fn builder_without_contact() -> WebPushBuilder {
@@ -413,6 +415,39 @@ impl WebPush {
     /// If dropped, part of it may be done. The call can be repeated.
     pub async fn give_up_key(&self, id: KeyId) -> Result<u64, StoreError> {
         self.engine.give_up_key(id).await
+    }
+
+    /// Looks for what keeps messages from being sent, in words: the contact, the clocks, the steps of this process's worker that
+    /// fail, the store, its queue and outbox, paused push services, and subscriptions whose VAPID key is missing. Each finding
+    /// says what to do. Nothing is changed.
+    ///
+    /// The command `check` of the example servers prints them, with what it finds in its settings.
+    /// [`check_store`](crate::check::check_store) checks a store before a `WebPush` is built on it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_web_push::check::FindingKind;
+    ///
+    /// # async fn example(push: tower_web_push::WebPush) {
+    /// for finding in push.check().await {
+    ///     if finding.kind == FindingKind::Wrong {
+    ///         eprintln!("{}: {}", finding.text, finding.hint);
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub async fn check(&self) -> Vec<Finding> {
+        self.engine.check().await
+    }
+
+    /// Says whether a subscription gets messages, and why not: its state, its VAPID key, its last failure, whether its push
+    /// service is paused, and whether the endpoint policy allows it. Nothing is sent.
+    pub async fn check_subscription(
+        &self,
+        which: impl Into<SubscriptionRef> + Send,
+    ) -> Vec<Finding> {
+        self.engine.check_subscription(which.into()).await
     }
 
     /// Runs everything: fires daily notifications, expands broadcasts, delivers, retries, purges. Spawn it once per

@@ -33,6 +33,20 @@ const CONFORMANCE: &str = "src/store/conformance/";
 /// The list of the cases that run against both example servers.
 const BOTH_SERVERS: &str = "tests/system/examples/mod.rs";
 
+/// Words that make persons of rows, processes and requests. They stand in no prose, comment or log line.
+const FORBIDDEN: [&str; 5] = ["anybody", "everybody", "nobody", "somebody", "whoever"];
+/// Where they are looked for, and the least number of files there. Tests are left out.
+const WITHOUT_FORBIDDEN: [(&str, usize); 8] = [
+    ("ARCHITECTURE.md", 1),
+    ("CHANGELOG.md", 1),
+    ("CONTRIBUTING.md", 1),
+    ("README.md", 1),
+    ("SECURITY.md", 1),
+    ("deploy", 4),
+    ("examples", 110),
+    ("src", 300),
+];
+
 fn read(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join(path));
@@ -116,6 +130,77 @@ fn last_cells<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
         }
     }
     cells
+}
+
+/// Adds the texts of a folder or file: sources without tests, documents, and what is deployed.
+fn texts(path: &Path, found: &mut Vec<(String, String)>) {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    if path.is_dir() {
+        let is_left_out = ["tests", "target", "node_modules"].contains(&name);
+        for entry in fs::read_dir(path).unwrap().filter(|_| !is_left_out) {
+            texts(&entry.unwrap().path(), found);
+        }
+        return;
+    }
+    let end = path.extension().and_then(|end| end.to_str());
+    let is_text = end.is_some_and(|end| {
+        [
+            "rs", "md", "json", "sql", "lua", "toml", "yml", "yaml", "proto", "js", "html",
+        ]
+        .contains(&end)
+    });
+    if is_text && !name.ends_with("tests.rs") {
+        let text = fs::read_to_string(path).unwrap();
+        found.push((path.display().to_string(), text));
+    }
+}
+
+/// The forbidden words of a text, at the beginning of a sentence too. Names in backquotes are not prose.
+fn forbidden(text: &str) -> Vec<&str> {
+    let prose = text.lines().flat_map(|line| line.split('`').step_by(2));
+    let words = prose.flat_map(|part| part.split(|c: char| !c.is_alphanumeric() && c != '_'));
+    let is_forbidden = |word: &&str| {
+        let rest = word.get(1..).unwrap_or_default();
+        FORBIDDEN
+            .iter()
+            .any(|forbidden| word.eq_ignore_ascii_case(forbidden) && *rest == forbidden[1..])
+    };
+    words.filter(is_forbidden).collect()
+}
+
+#[test]
+fn rows_and_processes_are_not_persons() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (place, at_least) in WITHOUT_FORBIDDEN {
+        let mut found = Vec::new();
+        texts(&root.join(place), &mut found);
+        assert!(found.len() >= at_least, "{place}: {} files", found.len());
+        for (file, text) in found {
+            // What was released keeps its words.
+            let end = text.match_indices("\n## ").nth(1);
+            let end = end.filter(|_| place == "CHANGELOG.md");
+            let text = &text[..end.map_or(text.len(), |(at, _)| at)];
+            // What a browser shows may be in backquotes, too.
+            let is_shown = file.ends_with(".js") || file.ends_with(".html");
+            let text = match is_shown {
+                true => text.replace('`', " "),
+                false => text.to_owned(),
+            };
+            assert_eq!(forbidden(&text), [""; 0], "{file}");
+        }
+    }
+}
+
+#[test]
+fn forbidden_words_are_found_in_prose_only() {
+    assert_eq!(
+        forbidden("It delays nobody. Whoever asks"),
+        ["nobody", "Whoever"]
+    );
+    assert_eq!(
+        forbidden("`whoever_is_signed_in`, AnyBody, bodies"),
+        [""; 0]
+    );
 }
 
 /// In the files themselves the links to items of the crate lead nowhere.

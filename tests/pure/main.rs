@@ -3,6 +3,7 @@
 
 mod documents;
 mod encryption;
+mod packages;
 #[cfg(feature = "aws-lc-rs")]
 mod second_opinion;
 mod structure;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -17,11 +18,11 @@ use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::deliver::EndpointPolicy;
 use tower_web_push::message::Message;
 use tower_web_push::store::{
-    NewSubscription, RedisStore, ScheduleStore, SubscriptionLimits, SubscriptionStore,
-    VapidKeyStore,
+    NewSubscription, PostgresStore, RedisStore, ScheduleStore, SubscriptionLimits,
+    SubscriptionStore, VapidKeyStore,
 };
 use tower_web_push::testing::TestPushService;
-use tower_web_push::vapid::KeyId;
+use tower_web_push::vapid::{KeyId, VapidKey};
 
 use crate::postgres::world::Schema;
 use crate::redis::world::fresh_prefix;
@@ -183,11 +184,9 @@ where
     [least[0], least[1]]
 }
 
-#[tokio::test]
-async fn a_message_takes_few_round_trips_to_postgres() {
-    let Some(schema) = Schema::fresh() else {
-        return;
-    };
+/// A store behind a proxy.
+async fn postgres() -> Option<(Schema, Proxy, PostgresStore)> {
+    let schema = Schema::fresh()?;
     let (start, host) = schema
         .url
         .rsplit_once('@')
@@ -196,20 +195,106 @@ async fn a_message_takes_few_round_trips_to_postgres() {
     let proxy = Proxy::to(host.to_owned()).await;
     let url = format!("{start}@{}/{database}", proxy.address);
     let store = schema.builder().connect(&url).await.unwrap();
+    Some((schema, proxy, store))
+}
+
+async fn redis() -> Option<(Proxy, RedisStore)> {
+    let url = shared(Kind::Redis)?;
+    let host = url.strip_prefix("redis://").unwrap().trim_end_matches('/');
+    let proxy = Proxy::to(host.to_owned()).await;
+    let url = format!("redis://{}", proxy.address);
+    let builder = RedisStore::builder().prefix(fresh_prefix());
+    let store = builder.connect(&url).await.unwrap();
+    Some((proxy, store))
+}
+
+#[tokio::test]
+async fn a_message_takes_few_round_trips_to_postgres() {
+    let Some((_schema, proxy, store)) = postgres().await else {
+        return;
+    };
     let counts = counted(&proxy, store).await;
     assert!(counts.iter().all(|count| *count <= 5), "{counts:?}");
 }
 
 #[tokio::test]
 async fn a_message_takes_few_round_trips_to_redis() {
-    let Some(url) = shared(Kind::Redis) else {
+    let Some((proxy, store)) = redis().await else {
         return;
     };
-    let host = url.strip_prefix("redis://").unwrap().trim_end_matches('/');
-    let proxy = Proxy::to(host.to_owned()).await;
-    let url = format!("redis://{}", proxy.address);
-    let builder = RedisStore::builder().prefix(fresh_prefix());
-    let store = builder.connect(&url).await.unwrap();
     let counts = counted(&proxy, store).await;
     assert!(counts.iter().all(|count| *count <= 5), "{counts:?}");
+}
+
+/// Returns the round trips to store a new subscription, and one that is known; without a user and with one, who has others.
+async fn subscribed(proxy: &Proxy, store: impl SubscriptionStore) -> [usize; 4] {
+    let limits = SubscriptionLimits::default();
+    let now = SystemClock::new().now();
+    let service = TestPushService::new();
+    let key = VapidKey::generate().unwrap();
+    let fresh = |principal: Option<&str>| {
+        let subscription = service.user_agent().subscribe(key.public_key()).unwrap();
+        let mut new = NewSubscription::new(subscription, KeyId::of(key.public_key()));
+        new.principal = principal.map(Into::into);
+        new.tags = Some(["news".parse().unwrap()].into());
+        new
+    };
+    let mut counts = Vec::new();
+    for principal in [None, Some("alice")] {
+        // Statements that a connection has to prepare first make it more.
+        let mut least = [usize::MAX; 2];
+        for _ in 0..4 {
+            let new = fresh(principal);
+            for least in &mut least {
+                proxy.hold(true);
+                let rounds = proxy.rounds_until(store.upsert(&new, &limits, now)).await;
+                *least = rounds.min(*least);
+            }
+        }
+        counts.extend(least);
+    }
+    counts.try_into().unwrap()
+}
+
+#[tokio::test]
+async fn a_subscription_takes_few_round_trips_to_postgres() {
+    let Some((_schema, proxy, store)) = postgres().await else {
+        return;
+    };
+    assert_eq!(subscribed(&proxy, store).await, [1, 3, 1, 6]);
+}
+
+#[tokio::test]
+async fn a_subscription_takes_few_round_trips_to_redis() {
+    let Some((proxy, store)) = redis().await else {
+        return;
+    };
+    assert_eq!(subscribed(&proxy, store).await, [1, 2, 1, 2]);
+}
+
+/// The pool has four connections: alone they would take ten rounds.
+#[tokio::test]
+async fn recipients_that_are_read_at_the_same_time_share_a_round_trip_to_postgres() {
+    let Some((_schema, proxy, store)) = postgres().await else {
+        return;
+    };
+    let read = || {
+        let users = (0..40).map(|user| Audience::user(format!("user{user}")));
+        let users: Vec<_> = users.collect();
+        let store = store.clone();
+        async move {
+            let now = SystemClock::new().now();
+            let pages = users.iter().map(|user| store.page(user, None, 100, now));
+            for page in join_all(pages).await {
+                assert!(page.unwrap().is_empty());
+            }
+        }
+    };
+    // Statements that a connection has to prepare first make it more now and then.
+    let mut least = usize::MAX;
+    for _ in 0..8 {
+        proxy.hold(true);
+        least = least.min(proxy.rounds_until(read()).await);
+    }
+    assert_eq!(least, 1);
 }

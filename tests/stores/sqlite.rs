@@ -338,6 +338,24 @@ async fn the_message_of_a_done_broadcast_is_wiped() {
 }
 
 #[tokio::test]
+async fn the_turns_of_a_done_broadcast_are_forgotten() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let conn = Connection::open(&path).unwrap();
+    let flows = || -> u32 {
+        conn.query_row("SELECT count(*) FROM flow", [], |row| row.get(0))
+            .unwrap()
+    };
+    sending(&store, &deliveries(0..3)).await;
+    assert_eq!(flows(), 1);
+    let claimed = store.claim(&claim_of(9), at(0)).await.unwrap().rows;
+    let accepted = Settlement::Finished(FinalOutcome::Accepted);
+    let ends: Vec<_> = claimed.iter().map(|row| (row.token, accepted)).collect();
+    store.settle(&ends, at(1)).await.unwrap();
+    assert_eq!(flows(), 0);
+}
+
+#[tokio::test]
 async fn debug_shows_the_path_and_no_content() {
     let (_folder, path) = folder();
     let store = SqliteStore::open(&path).await.unwrap();
@@ -527,4 +545,81 @@ async fn a_new_broadcast_does_not_inherit_what_another_one_left() {
     assert_eq!(claimed.len(), 1);
     let status = store.status(new.id, at(0)).await.unwrap().unwrap();
     assert_eq!((status.recipients, status.counts.pending), (1, 1));
+}
+
+/// A page that was read twice. The turns of others are not affected.
+#[tokio::test]
+async fn recipients_that_are_pending_take_no_turns() {
+    let store = SqliteStore::open_in_memory().await.unwrap();
+    let new = NewBroadcast::new(Audience::All, Message::new("x"), at(9999));
+    store.open(&new, at(0)).await.unwrap();
+    let middle = Cursor::After(EndpointKey::from_bytes([49; 32]));
+    for (expected, rows, next) in [
+        (Cursor::Start, 0..50, middle),
+        (middle, 0..100, Cursor::End),
+    ] {
+        let rows = deliveries(rows);
+        let written = store.enqueue_page(new.id, &expected, &rows, &next, at(0));
+        assert_eq!(written.await.unwrap(), PageWrite::Stored);
+    }
+    let other = sending(&store, &deliveries(100..200)).await;
+    for _ in 0..12 {
+        let claimed = store.claim(&claim_of(16), at(1)).await.unwrap().rows;
+        let theirs = claimed.iter().filter(|row| row.token.broadcast == other.id);
+        assert_eq!((theirs.count(), claimed.len()), (8, 16));
+    }
+}
+
+/// A claim ends them where it meets them. It was asked for one row, and says that another origin stands behind.
+#[tokio::test]
+async fn rows_without_a_broadcast_hide_no_other_origin() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let left = deliveries(0..1);
+    sending(&store, &left).await;
+    let healthy = Origin::parse("https://push.example.org").unwrap();
+    let row = NewDelivery::new(EndpointKey::from_bytes([7; 32]), healthy.clone());
+    sending(&store, &[row]).await;
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch("PRAGMA foreign_keys = OFF; DELETE FROM broadcast WHERE seq = 1")
+        .unwrap();
+    let mut request = claim_of(1);
+    request.per_origin = 0;
+    request.origins = [(left[0].origin.clone(), 1), (healthy.clone(), 1)].into();
+    let claims = store.claim(&request, at(1)).await.unwrap();
+    assert!(claims.rows.is_empty() && claims.more, "{claims:?}");
+    let claims = store.claim(&request, at(1)).await.unwrap();
+    assert_eq!(claims.rows.len(), 1);
+    assert_eq!(claims.rows[0].origin, healthy);
+}
+
+/// A claim that has ended as many rows of one cancelled broadcast as it may says that those of another one stand in front.
+#[tokio::test]
+async fn a_claim_that_ends_no_more_rows_says_so() {
+    const STEP: u32 = tower_web_push::store::STEP as u32;
+    let store = SqliteStore::open_in_memory().await.unwrap();
+    let rows = |numbers: std::ops::Range<u32>, host: &str| -> Vec<_> {
+        let origin = Origin::parse(&format!("https://{host}.example.net")).unwrap();
+        let row = |number: u32| {
+            let mut key = [0; 32];
+            key[..4].copy_from_slice(&number.to_be_bytes());
+            NewDelivery::new(EndpointKey::from_bytes(key), origin.clone())
+        };
+        numbers.map(row).collect()
+    };
+    let elsewhere = sending(&store, &rows(0..4 * STEP, "b")).await;
+    // The first in line are the last by their keys, and end last.
+    let mut in_front = rows(0..STEP + 20, "a");
+    in_front.reverse();
+    let in_front = sending(&store, &in_front).await;
+    let other = sending(&store, &rows(9_000..9_001, "a")).await;
+    for new in [&elsewhere, &in_front] {
+        store.cancel(new.id, at(1)).await.unwrap();
+    }
+    let mut claims = store.claim(&claim_of(3), at(2)).await.unwrap();
+    while claims.rows.is_empty() {
+        assert!(claims.more, "nothing says that another row stands behind");
+        claims = store.claim(&claim_of(3), at(2)).await.unwrap();
+    }
+    assert_eq!(claims.rows[0].token.broadcast, other.id);
 }

@@ -343,9 +343,10 @@ impl Parser<'_> {
         let holds: fn(f64, f64) -> bool = match self.0.trim_start() {
             rest if rest.starts_with("==") => |one, other| one == other,
             rest if rest.starts_with('>') => |one, other| one > other,
+            rest if rest.starts_with('<') => |one, other| one < other,
             _ => return left,
         };
-        self.word(|c| "=>".contains(c));
+        self.word(|c| "=><".contains(c));
         let Value::Scalar(limit) = self.sum(at) else {
             panic!("a limit is a number");
         };

@@ -64,17 +64,16 @@ impl Browser {
 
     /// Returns the value of an expression in the page, or of its promise.
     pub(crate) async fn evaluate(&mut self, expression: &str) -> Value {
-        let expression = format!("(async () => JSON.stringify(await ({expression})))()");
-        let json = match self {
+        let expression = as_json(expression);
+        value(match self {
             Self::Firefox(firefox) => firefox.evaluate(&expression).await,
             Self::Chromium(chromium) => chromium.evaluate(&expression).await,
-        };
-        json.map_or(Value::Null, |json| serde_json::from_str(&json).unwrap())
+        })
     }
 
-    /// Waits in the page until an expression is true, and returns its value.
+    /// Waits in the page until an expression is true, and returns its value. The page may load again meanwhile.
     pub(crate) async fn wait_for(&mut self, expression: &str) -> Value {
-        self.evaluate(&format!(
+        let expression = as_json(&format!(
             "new Promise((resolve, reject) => {{
                 const check = async () => {{
                     const value = await ({expression});
@@ -82,8 +81,11 @@ impl Browser {
                 }};
                 check().catch(reject);
             }})"
-        ))
-        .await
+        ));
+        value(match self {
+            Self::Firefox(firefox) => firefox.evaluate(&expression).await,
+            Self::Chromium(chromium) => chromium.evaluate_in_any_page(&expression).await,
+        })
     }
 
     /// Sets the display settings. Firefox changes the colours only.
@@ -145,4 +147,13 @@ pub(crate) fn found(variable: &str, names: &[&str]) -> Option<PathBuf> {
         .iter()
         .flat_map(|name| folders.iter().map(move |folder| folder.join(name)))
         .find(|path| path.is_file())
+}
+
+/// An expression whose value is that of another one, or of its promise, as JSON.
+fn as_json(expression: &str) -> String {
+    format!("(async () => JSON.stringify(await ({expression})))()")
+}
+
+fn value(json: Option<String>) -> Value {
+    json.map_or(Value::Null, |json| serde_json::from_str(&json).unwrap())
 }

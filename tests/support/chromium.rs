@@ -140,16 +140,39 @@ impl Chromium {
 
     /// Returns the value of an expression, or of its promise, as JSON.
     pub(crate) async fn evaluate(&self, expression: &str) -> Option<String> {
+        let value = self.evaluate_in_one_page(expression).await;
+        value.unwrap_or_else(|| panic!("{expression}: the tab has loaded another page"))
+    }
+
+    /// As [`evaluate`](Self::evaluate), again in the next page if the tab loads one meanwhile.
+    pub(crate) async fn evaluate_in_any_page(&self, expression: &str) -> Option<String> {
+        loop {
+            if let Some(value) = self.evaluate_in_one_page(expression).await {
+                return value;
+            }
+        }
+    }
+
+    /// `None` if the tab loads another page meanwhile.
+    async fn evaluate_in_one_page(&self, expression: &str) -> Option<Option<String>> {
         let params = json!({
             "expression": expression,
             "awaitPromise": true,
             "returnByValue": true,
             "userGesture": true,
         });
-        let answer = self.in_tab("Runtime.evaluate", params).await;
+        let tab = Some(&*self.tab);
+        let evaluated = self.devtools.try_call(tab, "Runtime.evaluate", &params);
+        let answer = match evaluated.await {
+            Ok(answer) => answer,
+            Err(error) if error["message"] == "Inspected target navigated or closed" => {
+                return None;
+            }
+            Err(error) => panic!("{expression}: {error}"),
+        };
         let exception = &answer["exceptionDetails"];
         assert!(exception.is_null(), "{expression}: {exception}");
-        answer["result"]["value"].as_str().map(str::to_owned)
+        Some(answer["result"]["value"].as_str().map(str::to_owned))
     }
 
     /// Sets the display settings.

@@ -44,15 +44,27 @@ impl DevTools {
 
     /// Sends a request and waits for the response.
     pub(crate) async fn call(&self, session: Option<&str>, method: &str, params: Value) -> Value {
+        let result = self.try_call(session, method, &params).await;
+        result.unwrap_or_else(|error| panic!("{method}: {params}: {error}"))
+    }
+
+    /// Sends a request and waits for the response, which may be an error.
+    pub(crate) async fn try_call(
+        &self,
+        session: Option<&str>,
+        method: &str,
+        params: &Value,
+    ) -> Result<Value, Value> {
         let (sender, answer) = oneshot::channel();
         self.order(session, method, params.clone(), Some(sender));
         let answer = timeout(LIMIT, answer)
             .await
             .unwrap_or_else(|_| panic!("no answer in time to {method}: {params}"))
             .unwrap_or_else(|_| panic!("Chromium hung up: {method}: {params}"));
-        let error = &answer["error"];
-        assert!(error.is_null(), "{method}: {params}: {error}");
-        answer["result"].clone()
+        match &answer["error"] {
+            Value::Null => Ok(answer["result"].clone()),
+            error => Err(error.clone()),
+        }
     }
 
     /// Sends a request and ignores the response: its target may be gone.

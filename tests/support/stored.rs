@@ -13,9 +13,9 @@ use tower_web_push::schedule::{
     DailyTime, NotifyType, Plan, Schedule, ScheduleLabel, Weekdays, Zone,
 };
 use tower_web_push::store::{
-    Change, ClaimRequest, Cursor, Failure, FailureCause, Idempotency, NewBroadcast, NewDelivery,
-    NewSubscription, Pause, PauseReason, RetireReason, ScheduleStore, Settled, Settlement,
-    StoredVapidKey, SubscriptionLimits, SubscriptionStore, Tally, VapidKeyStore,
+    Change, ClaimRequest, Cursor, DayCount, Failure, FailureCause, Idempotency, NewBroadcast,
+    NewDelivery, NewSubscription, Pause, PauseReason, RetireReason, ScheduleStore, Settled,
+    Settlement, StoredVapidKey, SubscriptionLimits, SubscriptionStore, Tally, VapidKeyStore,
 };
 use tower_web_push::subscription::{
     AuthSecret, Endpoint, Origin, Subscription, SubscriptionId, UaPublicKey,
@@ -119,7 +119,7 @@ where
     let mut claims = ClaimRequest::new(1, Duration::from_secs(45));
     claims.per_origin = 0;
     let mut claim = async |number: u8| {
-        claims.rooms = [(origin(number), 1)].into();
+        claims.origins = [(origin(number), 1)].into();
         let mut claimed = store.claim(&claims, at(6)).await.unwrap().rows;
         assert_eq!(claimed.len(), 1, "of origin {number}");
         claimed.remove(0).token
@@ -172,6 +172,10 @@ where
         store.put_schedule(&schedule).await.unwrap();
     }
     store.record_run(at(9)).await.unwrap();
+
+    let days = [DayCount::new(1, at(0)), DayCount::new(7, at(86_400))];
+    store.record_days(&days).await.unwrap();
+    assert_eq!(store.days(at(86_400)).await.unwrap(), days);
 }
 
 /// Compares lines with those of a file, and shows the differences.

@@ -11,12 +11,14 @@ use crate::api::reply::{self, Reply};
 use crate::broadcast::Audience;
 use crate::deliver::OriginGate;
 use crate::moment::iso8601;
-use crate::store::{CountFilter, Liveness, OutboxStats};
+use crate::store::{CountFilter, DayCount, Liveness, OutboxStats, StoreErrorKind};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct StatsAnswer {
     subscriptions: SubscriptionStats,
+    /// Live subscriptions at the beginning of each day, the earliest first.
+    days: Vec<DayAnswer>,
     ledger: LedgerAnswer,
     /// What applications enqueued in transactions of their own.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,6 +31,24 @@ struct StatsAnswer {
     worker: WorkerAnswer,
     /// VAPID keys that rows name and the server does not have.
     missing_keys: Vec<MissingKey>,
+}
+
+#[derive(Serialize)]
+struct DayAnswer {
+    /// A date in UTC.
+    day: String,
+    live: u64,
+}
+
+impl DayAnswer {
+    fn of(count: &DayCount) -> Self {
+        let mut day = iso8601(count.day);
+        day.truncate(day.find('T').unwrap_or(day.len()));
+        Self {
+            day,
+            live: count.live,
+        }
+    }
 }
 
 /// The worker of this process.
@@ -148,8 +168,14 @@ pub(super) async fn stats(api: &WebPushService) -> Result<Reply, Problem> {
     let now = api.engine.now();
     let ledger = api.engine.ledger.stats(now).await?;
     let pauses = api.engine.ledger.pauses(now).await?;
+    // A history that is damaged takes nothing else away.
+    let days = match api.engine.ledger.days(now).await {
+        Err(error) if error.kind() == StoreErrorKind::Corrupt => Vec::new(),
+        days => days?,
+    };
     let answer = StatsAnswer {
         subscriptions: subscriptions(api).await?,
+        days: days.iter().map(DayAnswer::of).collect(),
         ledger: LedgerAnswer {
             depth: ledger.depth,
             leased: ledger.leased,

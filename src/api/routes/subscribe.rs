@@ -56,7 +56,7 @@ pub(super) fn answer(registered: Registered) -> Reply {
 /// the subscribe.
 async fn confirm(api: &WebPushService, parts: &Parts, key: EndpointKey, id: SubscriptionId) {
     let settings = &api.settings;
-    // Whoever knows the endpoint can remove the subscription and make it again.
+    // A client that knows the endpoint can remove the subscription and make it again.
     if settings.confirmations.take(key).is_err() {
         event!(
             DEBUG,

@@ -1,15 +1,17 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use tempfile::TempDir;
 
 use super::*;
 use crate::message::Notification;
 use crate::schedule::{Daily, DailyTime, NotifyType, Plan, Schedule, ScheduleLabel, ScheduleName};
 use crate::store::{
-    Assignment, Change, Failure, Firing, LiveCounts, MemoryStore, NewSubscription, RetireReason,
-    StoreError, StoreErrorKind, StoredVapidKey, SubscriptionFilter, SubscriptionLimits,
-    SubscriptionPage, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    Assignment, Change, DayCount, Failure, Firing, LiveCounts, MemoryStore, NewSubscription,
+    RetireReason, StoreError, StoreErrorKind, StoredVapidKey, SubscriptionFilter,
+    SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
+    Upserted,
 };
 use crate::subscription::{AuthSecret, Endpoint, Subscription, SubscriptionId, UaPublicKey};
 use crate::vapid::{KeyEncryptionKeys, VapidKey};
@@ -217,21 +219,23 @@ async fn the_later_registration_stays() {
     assert_eq!(second.retired, None);
 }
 
+/// As an administrator does.
+async fn assign(store: &MemoryStore, number: usize, user: &str) {
+    let row = row(store, number).await.unwrap();
+    let assignment = Assignment {
+        principal: Some(Some(user.into())),
+        tags: Some(["news".parse().unwrap()].into()),
+    };
+    let new = NewSubscription::assigning(&row, assignment);
+    let limits = SubscriptionLimits::default();
+    store.upsert(&new, &limits, at(5)).await.unwrap();
+}
+
 /// An administrator's assignment makes no newer version of a row.
 #[tokio::test]
 async fn an_assignment_comes_along_and_reverts_none() {
     let world = World::with_rows(5).await;
     world.pass().await;
-    let assign = async |store: &MemoryStore, number: usize, user: &str| {
-        let row = row(store, number).await.unwrap();
-        let assignment = Assignment {
-            principal: Some(Some(user.into())),
-            tags: Some(["news".parse().unwrap()].into()),
-        };
-        let new = NewSubscription::assigning(&row, assignment);
-        let limits = SubscriptionLimits::default();
-        store.upsert(&new, &limits, at(5)).await.unwrap();
-    };
     for (store, number, user) in [
         (&world.from, 0, "alice"),
         (&world.from, 1, "bob"),
@@ -305,6 +309,44 @@ async fn a_renewed_subscription_keeps_its_id_and_its_notifications() {
         let schedules = world.to.schedules(Some(renewed.id)).await.unwrap();
         assert_eq!(schedules.len(), 1);
     }
+}
+
+/// Its new endpoint is on a later page: the target keeps it until then, with what it has of its own.
+#[tokio::test]
+async fn a_subscription_that_moves_to_a_later_page_is_not_deleted_in_between() {
+    let world = World::new();
+    let mut numbers: Vec<_> = (0..2 * PAGE).collect();
+    numbers.sort_by_key(|number| endpoint(*number).key());
+    let (first, last) = (numbers[0], numbers.pop().unwrap());
+    for number in numbers {
+        subscribe(&world.from, &new(number), at(0)).await;
+    }
+    let id = row(&world.from, first).await.unwrap().id;
+    world.pass().await;
+    let schedule = daily(id, NotifyType::DirectNotification, 8);
+    world.to.put_schedule(&schedule).await.unwrap();
+    let mut renewed = new(last);
+    renewed.replaces = Some(endpoint(first).key());
+    assert_eq!(subscribe(&world.from, &renewed, at(10)).await, id);
+    let report = world.pass().await;
+    assert_eq!(report.deleted, 0);
+    assert_eq!(row(&world.to, first).await, None);
+    assert_eq!(row(&world.to, last).await.unwrap().id, id);
+    assert_eq!(hours(&world.to, id).await, [8]);
+}
+
+#[tokio::test]
+async fn a_row_that_is_deleted_goes_with_its_notifications() {
+    let world = World::with_rows(3).await;
+    let id = row(&world.from, 0).await.unwrap().id;
+    let schedule = daily(id, NotifyType::DailyCheck, 7);
+    world.from.put_schedule(&schedule).await.unwrap();
+    world.pass().await;
+    assert_eq!(hours(&world.to, id).await, [7]);
+    unsubscribe(&world.from, 0).await;
+    let report = world.pass().await;
+    assert_eq!((report.deleted, report.schedules), (1, 1));
+    assert_eq!(hours(&world.to, id).await, [0; 0]);
 }
 
 #[tokio::test]
@@ -384,6 +426,10 @@ async fn an_occurrence_that_the_source_has_sent_is_skipped() {
     let schedule = daily(id, NotifyType::DailyCheck, 7);
     world.from.put_schedule(&schedule).await.unwrap();
     world.from.record_run(at(5)).await.unwrap();
+    let (past, future) = (1_700_000_000, 4_000_000_000);
+    let days = [(3, past), (4, future)];
+    let days = days.map(|(live, at)| DayCount::new(live, Timestamp::from_secs(at)));
+    world.from.record_days(&days).await.unwrap();
     world.pass().await;
     let next = schedule.next_fire_at + std::time::Duration::from_secs(24 * 3600);
     let firing = Firing::new(&schedule, next, None);
@@ -392,6 +438,8 @@ async fn an_occurrence_that_the_source_has_sent_is_skipped() {
     let there = world.to.schedules(Some(id)).await.unwrap();
     assert_eq!(there[0].next_fire_at, next);
     assert_eq!(world.to.last_run().await.unwrap(), Some(at(5)));
+    // The second day has not come by the clock of the copy.
+    assert_eq!(world.to.days(Timestamp::MAX).await.unwrap(), days[..1]);
     // The target is never moved back.
     let firing = Firing::new(
         &there[0],
@@ -459,6 +507,10 @@ struct Failing {
     /// Whether it has written what it says it has not.
     loses_answers: bool,
 }
+
+/// A store that takes no row before its VAPID key.
+#[derive(Debug)]
+struct Strict(MemoryStore);
 
 #[async_trait]
 impl SubscriptionStore for Failing {
@@ -552,6 +604,121 @@ impl PortableStore for Failing {
     }
 }
 
+#[async_trait]
+impl SubscriptionStore for Strict {
+    async fn upsert(
+        &self,
+        new: &NewSubscription,
+        limits: &SubscriptionLimits,
+        now: Timestamp,
+    ) -> Result<Upserted, StoreError> {
+        self.0.upsert(new, limits, now).await
+    }
+
+    async fn get(
+        &self,
+        which: &[SubscriptionRef],
+    ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
+        self.0.get(which).await
+    }
+
+    async fn page(
+        &self,
+        audience: &Audience,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        self.0.page(audience, after, limit, now).await
+    }
+
+    async fn owned_by(
+        &self,
+        principal: &crate::broadcast::Principal,
+        after: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        self.0.owned_by(principal, after, limit).await
+    }
+
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
+        self.0.list_subscriptions(filter, after, limit, now).await
+    }
+
+    async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
+        self.0.count(filter, now).await
+    }
+
+    async fn count_live(&self, keys: &[KeyId], now: Timestamp) -> Result<LiveCounts, StoreError> {
+        self.0.count_live(keys, now).await
+    }
+
+    async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
+        self.0.apply(changes, now).await
+    }
+}
+
+#[async_trait]
+impl PortableStore for Strict {
+    async fn unreachable(
+        &self,
+        state: Unreachable,
+        after: Option<(Timestamp, EndpointKey)>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        self.0.unreachable(state, after, limit).await
+    }
+
+    async fn put(&self, rows: &[SubscriptionRecord]) -> Result<Vec<bool>, StoreError> {
+        let keys = self.0.keys().await?;
+        let has_key = |row: &SubscriptionRecord| keys.iter().any(|key| key.id == row.vapid_key);
+        assert!(rows.iter().all(has_key), "a row came before its key");
+        self.0.put(rows).await
+    }
+}
+
+/// A worker that uses the target would take it for one whose key is lost. The source gets the key while it is copied.
+#[tokio::test]
+async fn no_row_comes_before_its_key() {
+    for is_retired in [false, true] {
+        let world = World::new();
+        world.from.insert(&key(at(0))).await.unwrap();
+        let mut copy = world.copy();
+        copy.to.subscriptions = Arc::new(Strict(world.to.clone()));
+        let mut is_written = false;
+        let pass = copy.pass(|_| {
+            if std::mem::replace(&mut is_written, true) {
+                return;
+            }
+            let late = async {
+                let fresh = key(at(10));
+                world.from.insert(&fresh).await.unwrap();
+                let mut new = new(0);
+                new.default_vapid_key = fresh.id;
+                subscribe(&world.from, &new, at(10)).await;
+                let retire = Change::Retire {
+                    key: endpoint(0).key(),
+                    reason: RetireReason::Gone,
+                    observed_at: at(11),
+                    failure: Failure::new(Some(410), None),
+                };
+                if is_retired {
+                    world.from.apply(&[retire], at(11)).await.unwrap();
+                }
+            };
+            late.now_or_never().unwrap();
+        });
+        assert_eq!(pass.await.unwrap().written, 1);
+        assert!(row(&world.to, 0).await.is_some(), "{is_retired}");
+    }
+}
+
 #[tokio::test]
 async fn a_pass_that_stopped_continues_behind_what_the_target_has() {
     let world = World::with_rows(5 * PAGE).await;
@@ -577,6 +744,58 @@ async fn a_pass_that_stopped_continues_behind_what_the_target_has() {
     );
     world.is_same(0..5 * PAGE).await;
     assert!(world.pass().await.is_unchanged());
+}
+
+/// The target has the rows of a page, and the journal does not say so yet.
+#[tokio::test]
+async fn what_changes_after_a_pass_that_stopped_comes_along_and_reverts_nothing() {
+    let world = World::with_rows(6).await;
+    let stopped = async || {
+        let mut copy = world.copy();
+        copy.to.subscriptions = Arc::new(Failing {
+            store: world.to.clone(),
+            pages: AtomicUsize::new(0),
+            loses_answers: true,
+        });
+        copy.pass(|_| {}).await.unwrap_err();
+    };
+    let users = async || {
+        let mut users = Vec::new();
+        for number in 0..6 {
+            let row = row(&world.to, number).await;
+            users.push(row.map(|row| row.principal.map(|user| user.as_str().to_owned())));
+        }
+        users
+    };
+    let user = |name: &str| Some(Some(name.to_owned()));
+    stopped().await;
+    assert_eq!(users().await, vec![Some(None); 6]);
+    assign(&world.from, 0, "alice").await;
+    assign(&world.to, 1, "bob").await;
+    for (store, name) in [(&world.from, "carol"), (&world.to, "dave")] {
+        assign(store, 2, name).await;
+    }
+    unsubscribe(&world.from, 3).await;
+    let mut expected = vec![user("alice"), user("bob"), user("dave"), None];
+    expected.resize(6, Some(None));
+    for _ in 0..2 {
+        world.pass().await;
+        assert_eq!(users().await, expected);
+    }
+    assert!(world.pass().await.is_unchanged());
+    // A later one, which had assigned before it stopped.
+    assign(&world.from, 4, "erin").await;
+    subscribe(&world.from, &new(9), at(10)).await;
+    stopped().await;
+    assign(&world.from, 4, "frank").await;
+    assign(&world.from, 5, "grace").await;
+    expected[4] = user("frank");
+    expected[5] = user("grace");
+    for _ in 0..2 {
+        world.pass().await;
+        assert_eq!(users().await, expected);
+    }
+    assert!(row(&world.to, 9).await.is_some());
 }
 
 /// Else all of its subscribers would be taken for ones who have left.

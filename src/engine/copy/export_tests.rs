@@ -1,6 +1,9 @@
+//! Exports, and what is restored from them.
+
 use std::collections::BTreeSet;
 use std::io::Cursor;
 
+use super::super::restore::{RestoreInto, restore};
 use super::*;
 use crate::broadcast::{Principal, Tag};
 use crate::clock::Timestamp;
@@ -351,6 +354,55 @@ async fn of_two_lines_with_one_id_the_newer_is_restored() {
         let old = SubscriptionRef::from(rows[4].subscription.endpoint());
         assert_eq!(other.get(&[old]).await.unwrap(), [None]);
     }
+}
+
+/// Two versions of another one, which are in different calls, stand between a subscription and its notification.
+#[tokio::test]
+async fn notifications_follow_their_page_also_if_it_is_written_in_two_calls() {
+    let (store, rows) = filled().await;
+    let text = String::from_utf8(exported(&store, Secrets::Included).await).unwrap();
+    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    let mut twice = rows[4].clone();
+    twice.subscription = registration(9_999).subscription;
+    twice.id = SubscriptionId::random();
+    let place = lines
+        .iter()
+        .position(|line| line.starts_with("{\"schedule\""));
+    for secs in [10, 11] {
+        twice.last_seen_at = at(secs);
+        let line = Line::Subscription(Box::new(Row::of(&twice, true)));
+        lines.insert(place.unwrap(), serde_json::to_string(&line).unwrap());
+    }
+    let all = format!("\"subscriptions\":{}", rows.len());
+    let end = lines.pop().unwrap();
+    lines.push(end.replace(&all, &format!("\"subscriptions\":{}", rows.len() + 2)));
+    let (file, other) = (format!("{}\n", lines.join("\n")), MemoryStore::new());
+    restored(&other, file.as_bytes(), RestoreInto::Empty)
+        .await
+        .unwrap();
+    let of = Some(rows[1].id);
+    let schedules = store.schedules(of).await.unwrap();
+    assert_eq!(schedules.len(), 1);
+    assert_eq!(other.schedules(of).await.unwrap(), schedules);
+}
+
+/// Browsers subscribe with it: the file's keys are added, and none becomes the active one.
+#[tokio::test]
+async fn a_store_that_is_in_use_keeps_its_active_key() {
+    let (store, _) = filled().await;
+    let bytes = exported(&store, Secrets::Included).await;
+    let other = MemoryStore::new();
+    let key = VapidKey::generate().unwrap();
+    let sealed = KeyEncryptionKeys::default().seal(&key).unwrap();
+    let own = StoredVapidKey::new(key.id(), *key.public_key(), sealed, at(50), true);
+    other.insert(&own).await.unwrap();
+    restored(&other, &bytes, RestoreInto::Existing)
+        .await
+        .unwrap();
+    let keys = other.keys().await.unwrap();
+    let active: Vec<_> = keys.iter().filter(|key| key.active).collect();
+    assert_eq!(active, [&own]);
+    assert_eq!(keys.len(), 1 + store.keys().await.unwrap().len());
 }
 
 /// The newer version of a subscription comes later, and with its daily notifications only.

@@ -1,6 +1,7 @@
 //! The journal of a copy: which rows of the source a pass has read, in the order of their keys, and behind them, once the pass
 //! has ended, the schedules of the application.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -36,9 +37,13 @@ pub(super) struct Journal {
     path: PathBuf,
     part: PathBuf,
     file: File,
+    /// The length of its header, in octets.
+    header: u64,
     /// The number of rows in it, and the last one.
     rows: u64,
     cursor: Option<EndpointKey>,
+    /// Rows behind them that an interrupted pass had begun to write to the target.
+    begun: BTreeMap<EndpointKey, Entry>,
     last_pass: Option<LastPass>,
 }
 
@@ -62,6 +67,12 @@ pub(super) struct Seen {
 
 impl Entry {
     const LEN: usize = 49;
+    /// Among the types, of a row that the target may not have yet: no type has it.
+    const BEGUN: u8 = 0x40;
+
+    const fn is_begun(&self) -> bool {
+        self.types & Self::BEGUN != 0
+    }
 
     fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
@@ -121,14 +132,20 @@ impl Journal {
         // First: a pass that ends meanwhile gives its journal the other name.
         let file = lock_part(&part).map_err(|error| about(&part, error))?;
         let last_pass = LastPass::open(path, header).map_err(|error| about(path, error))?;
-        let begun = begin_part(&file, header).map_err(|error| about(&part, error))?;
-        let (rows, cursor) = begun;
+        let found = begin_part(&file, header).map_err(|error| about(&part, error))?;
+        let Found {
+            rows,
+            cursor,
+            begun,
+        } = found;
         let mut journal = Self {
             path: path.to_owned(),
             part,
             file,
+            header: end_of(0, header),
             rows,
             cursor,
+            begun: begun.into_iter().map(|entry| (entry.key, entry)).collect(),
             last_pass,
         };
         if let Some(cursor) = cursor {
@@ -186,11 +203,34 @@ impl Journal {
         Ok(seen)
     }
 
+    /// Takes the rows up to a key that an interrupted pass had begun to write: the target may have them.
+    pub(super) fn take_begun(
+        &mut self,
+        until: Option<&EndpointKey>,
+    ) -> BTreeMap<EndpointKey, Entry> {
+        let mut later = match until {
+            Some(until) => self.begun.split_off(until),
+            None => BTreeMap::new(),
+        };
+        let last = until.and_then(|until| later.remove(until));
+        let mut begun = std::mem::replace(&mut self.begun, later);
+        begun.extend(last.map(|entry| (entry.key, entry)));
+        begun
+    }
+
+    /// Records rows before they are written to the target, in the order of their keys. If the pass is interrupted before it
+    /// has [appended](Self::append) them, the next call knows what the target may have.
+    pub(super) fn begin(&mut self, entries: &[Entry]) -> Result<(), CopyError> {
+        let begun = entries.iter().map(|entry| Entry {
+            types: entry.types | Entry::BEGUN,
+            ..*entry
+        });
+        self.write(begun)
+    }
+
     /// Appends rows that the target has, in the order of their keys.
     pub(super) fn append(&mut self, entries: &[Entry]) -> Result<(), CopyError> {
-        let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.to_bytes()).collect();
-        let written = self.file.write_all(&bytes);
-        written.map_err(|error| about(&self.part, error))?;
+        self.write(entries.iter().copied())?;
         self.rows += entries.len() as u64;
         if let Some(last) = entries.last() {
             self.cursor = Some(last.key);
@@ -198,10 +238,24 @@ impl Journal {
         Ok(())
     }
 
+    fn write(&mut self, entries: impl Iterator<Item = Entry>) -> Result<(), CopyError> {
+        let bytes: Vec<u8> = entries.flat_map(Entry::to_bytes).collect();
+        let written = self.write_behind(&bytes);
+        written.map_err(|error| about(&self.part, error))
+    }
+
+    /// Writes behind the rows that the target has, in place of those that were begun.
+    fn write_behind(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let at = self.header + self.rows * Entry::LEN as u64;
+        self.file.seek(SeekFrom::Start(at))?;
+        self.file.write_all(bytes)?;
+        self.file.set_len(at + bytes.len() as u64)
+    }
+
     /// Ends the pass: the next one compares with it, and with these schedules of the application.
     pub(super) fn finish(mut self, planned: &[Planned]) -> Result<(), CopyError> {
         let bytes: Vec<u8> = planned.iter().flat_map(|one| one.to_bytes()).collect();
-        let written = self.file.write_all(&bytes);
+        let written = self.write_behind(&bytes);
         written
             .and_then(|()| self.file.sync_all())
             .and_then(|()| fs::rename(&self.part, &self.path))
@@ -285,9 +339,17 @@ fn is_at(_: &File, _: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
+/// What the journal of a pass that has begun contains.
+#[derive(Default)]
+struct Found {
+    rows: u64,
+    cursor: Option<EndpointKey>,
+    begun: Vec<Entry>,
+}
+
 /// Continues the journal of a pass that has begun, or begins one. What was not written whole is cut off: the last entry, and what
 /// a loss of power has left as zeros. So are schedules of the application: this pass has not ended.
-fn begin_part(mut file: &File, header: &str) -> Result<(u64, Option<EndpointKey>), BoxError> {
+fn begin_part(mut file: &File, header: &str) -> Result<Found, BoxError> {
     let len = file.metadata()?.len();
     if len < header.len() as u64 {
         // Interrupted before the first row.
@@ -302,7 +364,7 @@ fn begin_part(mut file: &File, header: &str) -> Result<(u64, Option<EndpointKey>
         file.rewind()?;
         file.set_len(0)?;
         file.write_all(header.as_bytes())?;
-        return Ok((0, None));
+        return Ok(Found::default());
     }
     let mut reader = BufReader::new(file);
     has_header(&mut reader, header)?;
@@ -310,22 +372,38 @@ fn begin_part(mut file: &File, header: &str) -> Result<(u64, Option<EndpointKey>
     let mut last = EndpointKey::from_bytes([0; 32]);
     let (mut cursor, mut previous) = (None, None);
     let mut rows: u64 = 0;
+    let mut begun: Vec<Entry> = Vec::new();
     while let Some(entry) = next_entry(&mut reader)?
         && Planned::from_entry(&entry).is_none()
     {
         if entry.key <= last {
             // Zeros may begin within the entry before.
-            (cursor, rows) = (previous, rows.saturating_sub(1));
+            if begun.pop().is_none() {
+                (cursor, rows) = (previous, rows.saturating_sub(1));
+            }
             break;
         }
         last = entry.key;
-        previous = cursor.replace(last);
-        rows += 1;
+        if entry.is_begun() {
+            begun.push(Entry {
+                types: entry.types & !Entry::BEGUN,
+                ..entry
+            });
+        } else if begun.is_empty() {
+            previous = cursor.replace(last);
+            rows += 1;
+        } else {
+            break;
+        }
     }
-    let end = end_of(rows, header);
-    file.set_len(end)?;
-    file.seek(SeekFrom::Start(end))?;
-    Ok((rows, cursor))
+    // Those that were begun stay until their page is written again.
+    file.set_len(end_of(rows + begun.len() as u64, header))?;
+    file.seek(SeekFrom::Start(end_of(rows, header)))?;
+    Ok(Found {
+        rows,
+        cursor,
+        begun,
+    })
 }
 
 /// The length of a file with this header and this number of entries, in octets.

@@ -1,8 +1,12 @@
+use std::collections::BTreeMap;
 use std::fs;
+
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
 
 use super::*;
 
-const HEADER: &str = "tower-web-push copy 3\na\nb\n";
+const HEADER: &str = "tower-web-push copy 4\na\nb\n";
 
 fn entry(number: u8) -> Entry {
     Entry {
@@ -42,6 +46,41 @@ fn a_pass_that_was_killed_continues_behind_its_last_whole_row() {
         assert_eq!(fs::metadata(&part).unwrap().len(), len as u64);
         fs::write(&part, &bytes).unwrap();
     }
+}
+
+/// The target has some, all or none of them.
+#[test]
+fn rows_that_were_begun_are_known_until_they_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let part = folder.path().join("journal.part");
+    let mut journal = Journal::open(&path, HEADER).unwrap();
+    journal.append(&entries(0..2)).unwrap();
+    journal.begin(&entries(2..6)).unwrap();
+    drop(journal);
+    let keys = |begun: BTreeMap<EndpointKey, Entry>| begun.into_values().collect::<Vec<_>>();
+    // Also after another interruption, before anything is written.
+    for _ in 0..2 {
+        let mut journal = Journal::open(&path, HEADER).unwrap();
+        assert_eq!((journal.rows(), journal.cursor()), (2, Some(entry(1).key)));
+        let until = entry(3).key;
+        assert_eq!(keys(journal.take_begun(Some(&until))), entries(2..4));
+        assert_eq!(keys(journal.take_begun(Some(&until))), []);
+        assert_eq!(keys(journal.take_begun(None)), entries(4..6));
+    }
+    // Interrupted while they were written again.
+    let mut bytes = fs::read(&part).unwrap();
+    let types = HEADER.len() + 2 * Entry::LEN + 40;
+    bytes[types] = entry(2).types;
+    fs::write(&part, &bytes).unwrap();
+    let mut journal = Journal::open(&path, HEADER).unwrap();
+    assert_eq!((journal.rows(), journal.cursor()), (3, Some(entry(2).key)));
+    assert_eq!(keys(journal.take_begun(None)), entries(3..6));
+    journal.append(&entries(3..5)).unwrap();
+    journal.finish(&[planned(7)]).unwrap();
+    let mut journal = Journal::open(&path, HEADER).unwrap();
+    assert_eq!(seen(&mut journal, 9), entries(0..5));
+    assert_eq!(journal.planned(), [planned(7)]);
 }
 
 /// The file has its length, and not all of its content.
@@ -104,7 +143,7 @@ fn the_next_pass_reads_what_the_last_one_saw() {
 fn the_journal_of_another_copy_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
-    let other = "tower-web-push copy 3\na\nc\n";
+    let other = "tower-web-push copy 4\na\nc\n";
     let mut journal = Journal::open(&path, HEADER).unwrap();
     journal.append(&entries(0..1)).unwrap();
     let refused = |header| Journal::open(&path, header).err().map(|error| error.kind());
@@ -114,7 +153,7 @@ fn the_journal_of_another_copy_is_refused() {
     assert_eq!(refused(other), Some(CopyErrorKind::Journal));
     Journal::open(&path, HEADER).unwrap().finish(&[]).unwrap();
     assert_eq!(refused(other), Some(CopyErrorKind::Journal));
-    let of_other_version = HEADER.replace("copy 3", "copy 2");
+    let of_other_version = HEADER.replace("copy 4", "copy 3");
     fs::write(&path, of_other_version).unwrap();
     assert_eq!(refused(HEADER), Some(CopyErrorKind::Journal));
     fs::write(&path, "a letter\n").unwrap();
@@ -198,7 +237,7 @@ fn a_short_journal_of_another_copy_is_refused_and_stays() {
     journal.append(&entries(0..1)).unwrap();
     drop(journal);
     let whole = fs::read(&part).unwrap();
-    let long = format!("tower-web-push copy 3\n{}\nb\n", "a".repeat(99));
+    let long = format!("tower-web-push copy 4\n{}\nb\n", "a".repeat(99));
     let error = Journal::open(&path, &long).err().unwrap();
     assert_eq!(error.kind(), CopyErrorKind::Journal);
     assert_eq!(fs::read(&part).unwrap(), whole);
@@ -218,4 +257,97 @@ fn a_journal_without_a_whole_header_begins_anew() {
     journal.finish(&[]).unwrap();
     let journal = Journal::open(&path, HEADER).unwrap();
     assert_eq!(journal.rows_of_last_pass(), Some(2));
+}
+
+/// All rows that the last pass saw.
+fn seen(journal: &mut Journal, limit: usize) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    loop {
+        let seen = journal.seen_until(None, limit).unwrap();
+        entries.extend(seen.entries);
+        if !seen.is_cut {
+            return entries;
+        }
+    }
+}
+
+/// Keys of rows: hashes, of which none is all zeros. The values are their times, types and owners.
+fn rows() -> impl Strategy<Value = BTreeMap<[u8; 32], (i64, u8, [u8; 8])>> {
+    let key = any::<[u8; 32]>().prop_filter("a hash", |key| *key != [0; 32]);
+    btree_map(key, (any::<i64>(), 0..4_u8, any::<[u8; 8]>()), 0..20)
+}
+
+proptest! {
+    #[test]
+    fn what_a_pass_has_written_the_next_one_reads(
+        rows in rows(),
+        names in vec((any::<[u8; 32]>(), any::<[u8; 8]>()), 0..5),
+        at_once in 1..9_usize,
+        killed_after in 0..20_usize,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let entries: Vec<_> = rows
+            .into_iter()
+            .map(|(key, (at, types, owner))| Entry {
+                key: EndpointKey::from_bytes(key),
+                last_seen_at: Timestamp::from_millis(at),
+                types,
+                owner,
+            })
+            .collect();
+        let planned: Vec<_> = names
+            .into_iter()
+            .map(|(name, content)| Planned { name, content })
+            .collect();
+        let mut journal = Journal::open(&path, HEADER).unwrap();
+        for (number, some) in entries.chunks(at_once).enumerate() {
+            if number == killed_after {
+                drop(journal);
+                journal = Journal::open(&path, HEADER).unwrap();
+                prop_assert_eq!(journal.rows(), (number * at_once) as u64);
+            }
+            journal.append(some).unwrap();
+        }
+        journal.finish(&planned).unwrap();
+        let mut journal = Journal::open(&path, HEADER).unwrap();
+        prop_assert_eq!(journal.rows_of_last_pass(), Some(entries.len() as u64));
+        prop_assert_eq!(seen(&mut journal, at_once), entries);
+        let mut read = journal.planned().to_vec();
+        // The last one is read first.
+        read.reverse();
+        prop_assert_eq!(read, planned);
+    }
+
+    #[test]
+    fn any_octets_are_a_journal_or_an_error(
+        last in proptest::option::of(vec(any::<u8>(), 0..300)),
+        part in vec(any::<u8>(), 0..300),
+        has_header: bool,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let header = if has_header { HEADER } else { "" };
+        let write = |name: &str, rest: &[u8]| {
+            let bytes = [header.as_bytes(), rest].concat();
+            fs::write(folder.path().join(name), bytes).unwrap();
+        };
+        if let Some(last) = &last {
+            write("journal", last);
+        }
+        write("journal.part", &part);
+        let Ok(mut journal) = Journal::open(&path, HEADER) else {
+            prop_assert!(!has_header, "with its header it is one");
+            return Ok(());
+        };
+        prop_assert!(journal.rows() <= (part.len() / Entry::LEN) as u64);
+        let left = seen(&mut journal, 2).len();
+        prop_assert!(left <= last.map_or(0, |last| last.len() / Entry::LEN));
+        if journal.rows() == 0 {
+            journal.append(&entries(0..3)).unwrap();
+            journal.finish(&[]).unwrap();
+            let mut journal = Journal::open(&path, HEADER).unwrap();
+            prop_assert_eq!(seen(&mut journal, 9), entries(0..3));
+        }
+    }
 }

@@ -261,3 +261,7 @@ impl Daily {
         Ok(Schedule::new(plan, time, next_fire_at))
     }
 }
+
+#[cfg(test)]
+#[path = "lines_tests.rs"]
+mod tests;

@@ -29,11 +29,13 @@ mod keys;
 mod lines;
 mod page;
 mod report;
+mod restore;
 mod schedules;
 
 pub use error::{CopyError, CopyErrorKind};
-pub use export::{ExportReport, RestoreInto, Secrets, export, restore};
+pub use export::{ExportReport, Secrets, export};
 pub use report::CopyReport;
+pub use restore::{RestoreInto, restore};
 
 use std::collections::HashSet;
 use std::fmt;
@@ -47,8 +49,8 @@ use crate::broadcast::Audience;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::engine::records::{Record, records};
 use crate::store::{
-    CountFilter, Liveness, PortableStore, ScheduleStore, StoreError, SubscriptionRecord,
-    Unreachable, VapidKeyStore,
+    CountFilter, Liveness, PortableStore, ScheduleStore, StoreError, StoreErrorKind,
+    SubscriptionRecord, Unreachable, VapidKeyStore,
 };
 use crate::subscription::EndpointKey;
 use crate::vapid::KeyId;
@@ -70,7 +72,8 @@ const PAGE: usize = 250;
 /// # What is copied
 ///
 /// VAPID keys, sealed as they are: the target needs the same key-encryption keys. Subscriptions in every state, with ids, users,
-/// tags and times; those that have expired and are not retired yet are left out. Daily notifications, with the time at which they are due. Messages that
+/// tags and times; those that have expired and are not retired yet are left out. Daily notifications, with the time at which they are due. The number of live subscriptions of each day, where the target
+/// has none of that day. Messages that
 /// are pending in the source are not: a server that still runs on it sends them, and [`CopyReport::pending`] counts them.
 ///
 /// # The journal
@@ -148,7 +151,7 @@ impl Copy {
         mut progress: impl FnMut(&CopyReport) + Send,
     ) -> Result<CopyReport, CopyError> {
         let header = format!(
-            "tower-web-push copy 3\n{}\n{}\n",
+            "tower-web-push copy 4\n{}\n{}\n",
             self.from.ledger.description().escape_default(),
             self.to.ledger.description().escape_default()
         );
@@ -174,6 +177,12 @@ impl Copy {
         if let Some(at) = self.from.ledger.last_run().await.map_err(source)? {
             self.to.ledger.record_run(at).await.map_err(target)?;
         }
+        // A history that is damaged is not worth a copy that never ends.
+        let days = match self.from.ledger.days(now).await {
+            Err(error) if error.kind() == StoreErrorKind::Corrupt => Vec::new(),
+            days => days.map_err(source)?,
+        };
+        self.to.ledger.record_days(&days).await.map_err(target)?;
         let stats = self.from.ledger.stats(now).await.map_err(source)?;
         report.pending = stats.depth;
         // The last call: what the target removes from then on is not written again.

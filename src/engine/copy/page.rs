@@ -28,6 +28,8 @@ struct Row {
     record: SubscriptionRecord,
     /// What the last pass saw of it.
     before: Option<Entry>,
+    /// The owner that an interrupted pass was writing.
+    begun: Option<[u8; 8]>,
     there: Record,
     /// Whether the page lists it, and so the journal.
     is_listed: bool,
@@ -46,18 +48,25 @@ impl Row {
         there.last_seen_at == self.record.last_seen_at
     }
 
+    /// The owners that the target may have from the source.
+    fn copied(&self) -> impl Iterator<Item = [u8; 8]> {
+        let before = self.before.map(|before| before.owner);
+        before.into_iter().chain(self.begun)
+    }
+
     /// Whether the user or the tags were assigned in the target since the last pass.
     fn is_assigned_there(&self, there: &SubscriptionRecord) -> bool {
-        let is_changed = |before: &Entry| owner(there) != before.owner;
-        self.is_same_registration(there) && self.before.as_ref().is_some_and(is_changed)
+        let owner = owner(there);
+        self.is_same_registration(there)
+            && self.copied().next().is_some()
+            && self.copied().all(|copied| copied != owner)
     }
 
     /// Whether they were in the source since, and not in the target.
     fn is_assigned_here(&self, there: &SubscriptionRecord) -> bool {
-        let is_changed = |before: &Entry| owner(&self.record) != before.owner;
         self.is_same_registration(there)
-            && !self.is_assigned_there(there)
-            && self.before.as_ref().is_some_and(is_changed)
+            && self.copied().any(|copied| copied == owner(there))
+            && owner(&self.record) != owner(there)
     }
 
     /// The version to write: with the user and the tags of the target, if they were assigned there.
@@ -70,6 +79,16 @@ impl Row {
             record.tags = there.tags.clone();
         }
         record
+    }
+
+    /// What the journal records of it before it is written.
+    fn begin(&self) -> Entry {
+        Entry {
+            key: self.key,
+            last_seen_at: self.record.last_seen_at,
+            types: self.before.map_or(0, |before| before.types),
+            owner: owner(&self.record),
+        }
     }
 
     fn is_wanted(&self) -> bool {
@@ -157,20 +176,29 @@ impl Copy {
             .into_iter()
             .map(|entry| (entry.key, entry))
             .collect();
+        let mut begun = journal.take_begun(until.as_ref());
         let mut rows: Vec<_> = page
             .into_iter()
             .map(|(key, record)| Row {
                 key,
                 record,
                 before: before.remove(&key),
+                begun: begun.remove(&key).map(|begun| begun.owner),
                 there: Record::Missing,
                 is_listed: true,
                 is_written: false,
             })
             .collect();
         // The others are in no page any more: retired, stale, expired, unreadable, or deleted.
-        let others: Vec<_> = before.into_values().collect();
+        begun.retain(|key, _| !before.contains_key(key));
+        let others = before.into_values().map(|entry| (entry, Some(entry)));
+        let begun = begun.into_values().map(|entry| (entry, None));
+        let others: Vec<_> = others.chain(begun).collect();
         let gone = self.find_others(others, &mut rows).await?;
+        // What is assigned in the source after an interruption is told from what is assigned in the target.
+        let begun = rows.iter().filter(|row| row.is_listed);
+        let begun: Vec<_> = begun.map(Row::begin).collect();
+        journal.begin(&begun)?;
         self.write(&mut rows, known, report).await?;
         let entries = self.copy_schedules(&rows, report).await?;
         self.delete(&gone, report).await?;
@@ -179,24 +207,25 @@ impl Copy {
         Ok(until)
     }
 
-    /// Adds those that the source still has to the rows. Returns those that it has deleted.
+    /// Adds those that the source still has to the rows. Returns those that it has deleted. Each has what the last pass saw of it.
     async fn find_others(
         &self,
-        others: Vec<Entry>,
+        others: Vec<(Entry, Option<Entry>)>,
         rows: &mut Vec<Row>,
     ) -> Result<Vec<Entry>, CopyError> {
         let names: Vec<_> = others
             .iter()
-            .map(|entry| SubscriptionRef::Key(entry.key))
+            .map(|(entry, _)| SubscriptionRef::Key(entry.key))
             .collect();
         let found = records(&*self.from.subscriptions, &names).await;
         let mut gone = Vec::new();
-        for (entry, found) in others.into_iter().zip(found.map_err(source)?) {
+        for ((entry, before), found) in others.into_iter().zip(found.map_err(source)?) {
             match found {
                 Record::Found(record) => rows.push(Row {
                     key: entry.key,
                     record: *record,
-                    before: Some(entry),
+                    before,
+                    begun: None,
                     there: Record::Missing,
                     is_listed: false,
                     is_written: false,

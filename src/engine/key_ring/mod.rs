@@ -60,6 +60,11 @@ impl KeyRing {
     /// The shortest time between two reads of the store for unknown keys.
     pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+    /// The store of the keys.
+    pub(super) fn store(&self) -> &dyn VapidKeyStore {
+        &*self.store
+    }
+
     /// Reads all keys. If there is none, makes the first one: exactly one, even if several processes start at once.
     ///
     /// `adopt` is a key from the configuration. It becomes live, and active if it is the first. Stored keys that are not

@@ -98,7 +98,7 @@ pub async fn l5_a_claim_is_fair_over_origins<L: DeliveryLedger + ?Sized>(h: &Han
     let rows = claim(ledger, 12, at(2)).await;
     assert_eq!(rows.len(), 12);
     assert_eq!((count(&rows, "few"), count(&rows, "one")), (3, 1));
-    assert_eq!(count(&rows, "many"), 8, "nobody else needs the rest");
+    assert_eq!(count(&rows, "many"), 8, "no other origin needs the rest");
 }
 
 /// L5: with more origins than rows to claim, origins take turns.
@@ -116,6 +116,57 @@ pub async fn l5_every_origin_gets_its_turn<L: DeliveryLedger + ?Sized>(h: &Handl
     assert_eq!(served.len(), 8);
 }
 
+/// L5: origins take turns whatever the number of rows of a claim, and of those of one origin.
+pub async fn l5_origins_take_turns_at_any_limit<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    const ORIGINS: u32 = 8;
+    let ledger = h.store();
+    for (limit, per_origin) in [(1, 9), (1, 1), (2, 1), (3, 1), (3, 9), (5, 2), (7, 1)] {
+        let rows: Vec<_> = (0..ORIGINS * 10)
+            .map(|n| delivery(&format!("o{}", n % ORIGINS), n))
+            .collect();
+        sending(ledger, &rows, at(0)).await;
+        let mut request = ClaimRequest::new(limit, LEASE);
+        request.per_origin = per_origin;
+        let mut claimed = Vec::new();
+        for turn in 0..3 {
+            let mut served = HashSet::new();
+            for _ in 0..(ORIGINS as usize).div_ceil(limit) {
+                let rows = claim_as(h.second(), &request, at(1)).await;
+                assert_eq!(rows.len(), limit);
+                served.extend(rows.iter().map(|row| row.origin.clone()));
+                claimed.extend(rows);
+            }
+            let what = format!("turn {turn} of {limit} rows, {per_origin} of one");
+            assert_eq!(served.len(), ORIGINS as usize, "{what}");
+        }
+        claimed.extend(claim(ledger, rows.len(), at(1)).await);
+        assert_eq!(claimed.len(), rows.len());
+        let ends: Vec<_> = claimed.iter().map(|row| (row.token, ACCEPTED)).collect();
+        ledger.settle(&ends, at(1)).await.unwrap();
+    }
+}
+
+/// L5: the limit of an origin holds, however many broadcasts have rows there.
+pub async fn l5_the_limit_of_an_origin_holds_over_many_broadcasts<L>(h: &Handles<L>)
+where
+    L: DeliveryLedger + ?Sized,
+{
+    let ledger = h.store();
+    for broadcast in 0..40 {
+        let rows = if broadcast < 32 { 1 } else { 20 };
+        let numbers = broadcast * 100..broadcast * 100 + rows;
+        let rows: Vec<_> = numbers.map(|n| delivery("a", n)).collect();
+        sending(ledger, &rows, at(0)).await;
+    }
+    let mut request = ClaimRequest::new(150, LEASE);
+    request.per_origin = 60;
+    assert_eq!(claim_as(ledger, &request, at(1)).await.len(), 60);
+    request.per_origin = 0;
+    request.origins = [(origin("a"), 50)].into();
+    assert_eq!(claim_as(h.second(), &request, at(1)).await.len(), 50);
+    assert_eq!(claim(ledger, 150, at(1)).await.len(), 32 + 8 * 20 - 110);
+}
+
 /// L5: limits by origin, and excluded and paused origins.
 pub async fn l5_a_claim_leaves_out_what_it_is_told<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
@@ -128,10 +179,10 @@ pub async fn l5_a_claim_leaves_out_what_it_is_told<L: DeliveryLedger + ?Sized>(h
     ledger.pause(&pause, at(0)).await.unwrap();
     let mut request = ClaimRequest::new(100, LEASE);
     request.per_origin = 2;
-    request.rooms.insert(origin("b"), 0);
+    request.origins.insert(origin("b"), 0);
     let rows = claim_as(ledger, &request, at(1)).await;
     assert_eq!((rows.len(), count(&rows, "a")), (2, 2));
-    request.rooms.insert(origin("b"), 3);
+    request.origins.insert(origin("b"), 3);
     request.per_origin = 4;
     let rows = claim_as(ledger, &request, at(1)).await;
     assert_eq!((count(&rows, "a"), count(&rows, "b")), (3, 3));
@@ -140,7 +191,7 @@ pub async fn l5_a_claim_leaves_out_what_it_is_told<L: DeliveryLedger + ?Sized>(h
     assert_eq!(count(&rows, "c"), 4, "the pause is over");
 }
 
-/// L5: origins that the request has no room for may be many, and stand in front.
+/// L5: origins that the request does not admit may be many, and stand in front.
 pub async fn l5_origins_without_room_hold_up_no_others<L>(h: &Handles<L>)
 where
     L: DeliveryLedger + ?Sized,
@@ -156,16 +207,16 @@ where
     }
     let mut request = ClaimRequest::new(9, LEASE);
     request.per_origin = 0;
-    request.rooms = [(origin("z"), 1)].into();
+    request.origins = [(origin("z"), 1)].into();
     let mut claims = ledger.claim(&request, at(1)).await.unwrap();
     while claims.rows.is_empty() {
-        assert!(claims.more, "what there is room for is not claimed");
+        assert!(claims.more, "what it admits is not claimed");
         claims = ledger.claim(&request, at(1)).await.unwrap();
     }
     assert_eq!(count(&claims.rows, "z"), 1);
 }
 
-/// L5: with room for named origins only, these take turns, and no other is claimed from.
+/// L5: if it admits named origins only, these take turns, and no other is claimed from.
 pub async fn l5_named_origins_take_turns<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let rows: Vec<_> = (0..40)
@@ -177,8 +228,8 @@ pub async fn l5_named_origins_take_turns<L: DeliveryLedger + ?Sized>(h: &Handles
     let mut request = ClaimRequest::new(2, LEASE);
     request.per_origin = 0;
     let named = ["o1", "o2", "o3", "o4", "o5", "o6", "unknown"];
-    request.rooms = named.map(|name| (origin(name), 9)).into();
-    request.rooms.insert(origin("o7"), 0);
+    request.origins = named.map(|name| (origin(name), 9)).into();
+    request.origins.insert(origin("o7"), 0);
     let mut served = HashSet::new();
     for _ in 0..3 {
         let rows = claim_as(h.second(), &request, at(1)).await;
@@ -196,7 +247,7 @@ pub async fn l5_named_origins_take_turns<L: DeliveryLedger + ?Sized>(h: &Handles
         (5, 5),
         "the pause is over"
     );
-    request.rooms.clear();
+    request.origins.clear();
     assert_eq!(claim_as(ledger, &request, at(10)).await.len(), 0);
 }
 
@@ -322,6 +373,29 @@ pub async fn l5_a_probe_outlives_another_row_of_its_recipient<L: DeliveryLedger 
     assert_eq!(claim(h.second(), 9, at(11)).await.len(), 0, "one asks");
     let pauses = ledger.pauses(at(11)).await.unwrap();
     assert_eq!(pauses[0].until, at(10) + LEASE);
+}
+
+/// L5: the end of a row that was claimed before the probe does not end it: here of one that was leased when its broadcast was
+/// cancelled.
+pub async fn l5_a_probe_outlives_a_row_that_was_claimed_before<L: DeliveryLedger + ?Sized>(
+    h: &Handles<L>,
+) {
+    let ledger = h.store();
+    let cancelled = sending(ledger, &[delivery("a", 1)], at(0)).await;
+    assert_eq!(claim(ledger, 9, at(0)).await.len(), 1);
+    ledger.cancel(cancelled, at(1)).await.unwrap();
+    sending(ledger, &[delivery("a", 2), delivery("a", 3)], at(1)).await;
+    let pause = Pause::new(origin("a"), at(40), PauseReason::Unreachable);
+    ledger.pause(&pause, at(1)).await.unwrap();
+    assert_eq!(claim(ledger, 9, at(40)).await.len(), 1);
+    // The first of these ends the cancelled row, whose lease is over.
+    for secs in [46, 47] {
+        assert_eq!(claim(h.second(), 9, at(secs)).await.len(), 0, "one asks");
+    }
+    let end = ledger.status(cancelled, at(47)).await.unwrap().unwrap();
+    assert_eq!((end.counts.cancelled, end.counts.pending), (1, 0));
+    let pauses = ledger.pauses(at(47)).await.unwrap();
+    assert_eq!(pauses[0].until, at(40) + LEASE);
 }
 
 /// L5: a cancelled row is never the probe.

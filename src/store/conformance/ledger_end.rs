@@ -382,9 +382,9 @@ where
     late.deadline = at(9);
     sending_as(ledger, &late, &row, at(5)).await;
     assert_eq!(ledger.expire(9, at(9)).await.unwrap(), 1);
-    let (nobody, _) = forgettable(4);
-    sending_as(ledger, &nobody, &[], at(6)).await;
-    for id in [settled.id, cancelled.id, late.id, nobody.id] {
+    let (to_none, _) = forgettable(4);
+    sending_as(ledger, &to_none, &[], at(6)).await;
+    for id in [settled.id, cancelled.id, late.id, to_none.id] {
         assert_eq!(h.second().status(id, at(9)).await.unwrap(), None);
     }
     assert_eq!(h.second().underway(9, at(9)).await.unwrap(), []);

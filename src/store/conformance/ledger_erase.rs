@@ -1,7 +1,10 @@
 //! L17: erasing a user's pending deliveries.
 
 use super::Handles;
-use super::sample::{at, broadcast, claim, endpoint, key_id, sending_as, subscription, unknown_id};
+use super::sample::{
+    LEASE, at, broadcast, claim, delivery, endpoint, key_id, origin, sending_as, subscription,
+    unknown_id,
+};
 use crate::broadcast::{
     Audience, BroadcastId, BroadcastState, BroadcastStatus, FinalOutcome, Principal, Tag,
 };
@@ -133,6 +136,48 @@ pub async fn l17_broadcasts_to_a_user_alone_are_cancelled<L: DeliveryLedger + ?S
     assert!(matches!(again, Opened::Repeat(_)), "{again:?}");
     let again = ledger.erase(&alice(), &rows, at(2)).await.unwrap();
     assert_eq!(again, Erased::default());
+}
+
+/// L17: a row that is no probe ends none when it is erased, although it was claimed before at the same origin, or with the probe
+/// of another one.
+pub async fn l17_an_erased_row_ends_no_other_probe<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let theirs = endpoint(1).origin().clone();
+    sending_as(ledger, &broadcast(), &deliveries([1, 2]), at(0)).await;
+    let before = claim(ledger, 9, at(0)).await;
+    let again = before.iter().map(|row| {
+        let is_erased = row.token.key == endpoint(1).key();
+        let secs = if is_erased { 500 } else { 1 };
+        (row.token, Settlement::RetryAt(at(secs)))
+    });
+    let again: Vec<_> = again.collect();
+    ledger.settle(&again, at(0)).await.unwrap();
+    for origin in [&theirs, &origin("a")] {
+        let pause = Pause::new(origin.clone(), at(2), PauseReason::SenderFault);
+        ledger.pause(&pause, at(1)).await.unwrap();
+    }
+    let rows = [delivery("a", 8), delivery("a", 9)];
+    sending_as(ledger, &broadcast(), &rows, at(1)).await;
+    let probes = claim(ledger, 9, at(2)).await;
+    assert_eq!(probes.len(), 2, "one of each origin");
+    let until = async || {
+        let pauses = h.second().pauses(at(3)).await.unwrap();
+        pauses
+            .into_iter()
+            .map(|pause| pause.until)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(until().await, [at(2) + LEASE; 2]);
+    let erased = ledger.erase(&alice(), &[row(1)], at(3)).await.unwrap();
+    assert_eq!(erased.deliveries, 1);
+    assert_eq!(until().await, [at(2) + LEASE; 2]);
+    // The probe of one origin is erased, and not that of the other one.
+    let erased = h.second().erase(&alice(), &[row(2)], at(3)).await.unwrap();
+    assert_eq!(erased.deliveries, 1);
+    let pauses = ledger.pauses(at(3)).await.unwrap();
+    let other = pauses.iter().find(|pause| pause.origin == origin("a"));
+    assert_eq!(other.unwrap().until, at(2) + LEASE);
+    assert_eq!(claim(ledger, 9, at(3)).await.len(), 0);
 }
 
 /// L17: after an erased probe the paused origin is due for the next one.

@@ -64,7 +64,7 @@ pub async fn l2_a_repeat_writes_no_first_page<L: DeliveryLedger + ?Sized>(h: &Ha
     assert!(matches!(answer, Opened::Repeat(status) if status.id == first.id));
     let other = keyed(2, &[delivery("a", 4)]);
     assert_eq!(ledger.open(&other, at(1)).await.unwrap(), Opened::Conflict);
-    // After a lost response, when the audience is another one or nobody.
+    // After a lost response, when the audience is another one or has no row.
     for rows in [&[delivery("a", 5)][..], &[]] {
         let mut same = first.clone();
         same.page = Some(Page::new(rows.to_vec(), Cursor::End));
@@ -164,7 +164,7 @@ pub async fn l4_only_a_due_broadcast_gets_a_first_page<L: DeliveryLedger + ?Size
     assert_eq!(claim(ledger, 9, at(60)).await.len(), 1);
 }
 
-/// L4: a broadcast to nobody is over at once, and forgotten if that was asked for.
+/// L4: a broadcast without recipients is over at once, and forgotten if that was asked for.
 pub async fn l4_an_empty_first_page_ends_its_broadcast<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let kept = with_page(&[], Cursor::End);

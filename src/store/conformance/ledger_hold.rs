@@ -36,7 +36,7 @@ async fn claim_all<L: DeliveryLedger + ?Sized>(ledger: &L, now: Timestamp) -> us
     }
 }
 
-/// Nothing is claimed, and nobody has to look before the deadline, or before a row is due that is not ready yet.
+/// Nothing is claimed, and no worker has to look before the deadline, or before a row is due that is not ready yet.
 async fn is_quiet<L: DeliveryLedger + ?Sized>(ledger: &L, now: Timestamp) {
     assert_eq!(claim_all(ledger, now).await, 0);
     let next = ledger.next_due(now).await.unwrap();
@@ -196,6 +196,61 @@ pub async fn l21_a_large_pause_takes_steps<L: DeliveryLedger + ?Sized>(h: &Handl
     assert_eq!(claim_all(h.second(), at(6)).await, ROWS - 1);
     let status = ledger.status(id, at(6)).await.unwrap().unwrap();
     assert_eq!(status.counts.pending, ROWS as u64);
+}
+
+/// L21: rows of a paused broadcast in front of others are put aside later by a claim that has ended as many of a cancelled one
+/// as it may. It says so.
+pub async fn l21_a_claim_that_puts_aside_no_more_says_so<L: DeliveryLedger + ?Sized>(
+    h: &Handles<L>,
+) {
+    let ledger = h.store();
+    let rows = |origin: &str, numbers: std::ops::Range<u32>| -> Vec<_> {
+        numbers.map(|number| delivery(origin, number)).collect()
+    };
+    let many = 4 * STEP as u32;
+    let cancelled = sending(ledger, &rows("b", 0..many), at(0)).await;
+    let paused = sending(ledger, &rows("a", 0..20), at(0)).await;
+    let other = sending(ledger, &rows("a", 30..31), at(1)).await;
+    hold(ledger, paused, true, at(1)).await;
+    ledger.cancel(cancelled, at(1)).await.unwrap();
+    let request = ClaimRequest::new(3, LEASE);
+    let mut claims = h.second().claim(&request, at(2)).await.unwrap();
+    while claims.rows.is_empty() {
+        assert!(claims.more, "nothing says that another row stands behind");
+        claims = h.second().claim(&request, at(2)).await.unwrap();
+    }
+    let of: Vec<_> = claims.rows.iter().map(|row| row.token.broadcast).collect();
+    assert_eq!(of, [other]);
+}
+
+/// L21, L14: rows that are not brought back yet are something to do, although nothing else is due.
+pub async fn l21_rows_to_bring_back_are_due<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let rows = (1..).map(|number| delivery("a", number));
+    let rows: Vec<_> = rows.take(2 * STEP).collect();
+    let large = sending(ledger, &rows, at(0)).await;
+    let small = sending(ledger, &[delivery("a", 9_999)], at(0)).await;
+    for id in [large, small] {
+        hold(ledger, id, true, at(1)).await;
+    }
+    is_quiet(ledger, at(2)).await;
+    // Each call brings back a step: those of the large one.
+    for id in [large, small] {
+        hold(ledger, id, false, at(3)).await;
+    }
+    let mut left = u64::MAX;
+    loop {
+        let status = ledger.cancel(large, at(4)).await.unwrap().unwrap();
+        match status.counts.pending == left {
+            true => break,
+            false => left = status.counts.pending,
+        }
+    }
+    assert_eq!(left, 0);
+    for ledger in [h.store(), h.second()] {
+        assert_eq!(ledger.next_due(at(5)).await.unwrap(), Some(at(5)));
+    }
+    assert_eq!(claim_all(h.second(), at(5)).await, 1);
 }
 
 /// L21, L18: a broadcast that goes on stands beside others again, and not behind all of one that comes later.

@@ -28,6 +28,27 @@ pub async fn l3_a_faster_clock_hides_no_broadcast<L: DeliveryLedger + ?Sized>(h:
     assert_eq!(ledger.next_due(at(1)).await.unwrap(), Some(at(1)));
 }
 
+/// L3: a broadcast that a process with a faster clock expanded before its time is due at its time for the others.
+pub async fn l3_a_faster_clock_makes_no_broadcast_due<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let mut new = broadcast();
+    new.send_at = Some(at(30));
+    ledger.open(&new, at(0)).await.unwrap();
+    let next = Cursor::After(recipient(1));
+    let rows = [delivery("a", 1)];
+    ledger
+        .enqueue_page(new.id, &Cursor::Start, &rows, &next, at(60))
+        .await
+        .unwrap();
+    for secs in [1, 29] {
+        let found = h.second().expandable(9, at(secs)).await.unwrap();
+        assert_eq!(found, [], "{secs}");
+    }
+    let found = h.second().expandable(9, at(30)).await.unwrap();
+    let found: Vec<_> = found.iter().map(|one| (one.id, one.cursor)).collect();
+    assert_eq!(found, [(new.id, next)]);
+}
+
 /// L18: of several broadcasts with rows that are due again, the next row of each comes first.
 pub async fn l18_the_next_rows_of_several_broadcasts_are_first<L>(h: &Handles<L>)
 where
@@ -172,7 +193,7 @@ where
     sending_as(ledger, &new, &rows, at(0)).await;
     let retries = claim(ledger, 9, at(0)).await.into_iter().map(|row| {
         let again = if row.token.key == recipient(1) {
-            at(0) + LONGEST_WAIT
+            at(2) + LONGEST_WAIT
         } else {
             days(20)
         };

@@ -10,8 +10,8 @@ use super::Handles;
 use super::sample::{at, broadcast, claim, delivery, recipient};
 use crate::broadcast::{Audience, BroadcastId, Principal};
 use crate::store::{
-    Cursor, DeliveryLedger, Idempotency, NewBroadcast, OutboxEntry, OutboxRefusal, OutboxSettled,
-    OutboxSettlement, OutboxStats, Page,
+    Cursor, DeliveryLedger, Erased, Idempotency, NewBroadcast, OutboxEntry, OutboxRefusal,
+    OutboxSettled, OutboxSettlement, OutboxStats, Page,
 };
 
 const ALL: &str = "\"all\"";
@@ -58,7 +58,7 @@ async fn settle<L: DeliveryLedger + ?Sized>(
     ledger.settle_outbox(entries, at(0)).await.unwrap()
 }
 
-/// L22: nothing waits in an outbox that nobody wrote to, nor in a ledger without one.
+/// L22: nothing waits in an outbox that was not written to, nor in a ledger without one.
 pub async fn l22_an_empty_outbox_has_no_entries<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     assert_eq!(waiting(ledger).await, []);
@@ -121,27 +121,27 @@ where
     let mut new = broadcast();
     new.recipients = 1;
     new.page = Some(Page::new(vec![delivery("a", 1)], Cursor::End));
-    let (second, nobody) = (broadcast(), {
-        let mut nobody = broadcast();
-        nobody.page = Some(Page::new(Vec::new(), Cursor::End));
-        nobody
+    let (second, to_none) = (broadcast(), {
+        let mut to_none = broadcast();
+        to_none.page = Some(Page::new(Vec::new(), Cursor::End));
+        to_none
     });
     let settled = settle(
         ledger,
         &[
             (seqs[1], open(&second)),
             (seqs[0], open(&new)),
-            (seqs[2], open(&nobody)),
+            (seqs[2], open(&to_none)),
         ],
     )
     .await;
     assert_eq!(settled, [OutboxSettled::Opened; 3]);
     assert_eq!(waiting(h.second()).await, []);
-    for id in [new.id, second.id, nobody.id] {
+    for id in [new.id, second.id, to_none.id] {
         assert!(h.second().status(id, at(0)).await.unwrap().is_some());
     }
-    let nobody = ledger.status(nobody.id, at(0)).await.unwrap();
-    assert!(nobody.is_some_and(|status| status.is_over()));
+    let to_none = ledger.status(to_none.id, at(0)).await.unwrap();
+    assert!(to_none.is_some_and(|status| status.is_over()));
     let claimed = claim(h.second(), 9, at(0)).await;
     let keys: Vec<_> = claimed.iter().map(|row| row.token.key).collect();
     assert_eq!(keys, [recipient(1)]);
@@ -329,7 +329,7 @@ where
     assert_eq!(waiting(h.second()).await, []);
 }
 
-/// L22: erasing a user removes the entries to this user alone.
+/// L22: erasing a user removes the entries to this user alone, and counts them.
 pub async fn l22_entries_to_a_user_are_erased<L, W>(h: &Handles<L>, write: W)
 where
     L: DeliveryLedger + ?Sized,
@@ -351,7 +351,12 @@ where
     ];
     settle(ledger, &refused).await;
     let user = Principal::from("al\"ice");
-    h.second().erase(&user, &[], at(0)).await.unwrap();
+    let erased = h.second().erase(&user, &[], at(0)).await.unwrap();
+    let expected = Erased {
+        deliveries: 0,
+        broadcasts: 2,
+    };
+    assert_eq!(erased, expected);
     let left: Vec<_> = waiting(ledger)
         .await
         .iter()
@@ -364,4 +369,6 @@ where
         .map(|text| serde_json::from_str(text).unwrap())
         .collect();
     assert_eq!(audiences, [Audience::user("bob")]);
+    let again = ledger.erase(&user, &[], at(0)).await.unwrap();
+    assert_eq!(again, Erased::default());
 }

@@ -1,12 +1,15 @@
 //! L11 and L14 to L16: pauses, due times, tallies and statistics.
 
 use super::Handles;
-use super::sample::{LEASE, at, broadcast, claim, delivery, origin, sending};
+use super::sample::{LEASE, at, broadcast, claim, delivery, origin, recipient, sending};
 use crate::broadcast::{BroadcastStatus, FinalOutcome};
 use crate::clock::Timestamp;
+use crate::push_service::PushService;
 use crate::store::{
-    Cursor, DeliveryLedger, LedgerStats, NewBroadcast, Pause, PauseReason, STEP, Settlement, Tally,
+    Cursor, DeliveryLedger, LedgerStats, NewBroadcast, NewDelivery, OldestDue, Pause, PauseReason,
+    STEP, Settlement, Tally,
 };
+use crate::subscription::Origin;
 
 fn pause(name: &str, until: i64, reason: PauseReason) -> Pause {
     Pause::new(origin(name), at(until), reason)
@@ -144,7 +147,9 @@ pub async fn l14_what_is_late_and_leased_is_not_due<L: DeliveryLedger + ?Sized>(
 /// The statistics: depth, leases and the oldest due row.
 pub async fn l10_the_statistics_follow_the_rows<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
-    let stats = async |secs| ledger.stats(at(secs)).await.unwrap();
+    // Which push service it is of may be left out.
+    let plain = |stats: LedgerStats| LedgerStats::new(stats.depth, stats.leased, stats.oldest_due);
+    let stats = async |secs| plain(ledger.stats(at(secs)).await.unwrap());
     assert_eq!(stats(0).await, LedgerStats::new(0, 0, None));
     let new = broadcast();
     ledger.open(&new, at(0)).await.unwrap();
@@ -156,7 +161,7 @@ pub async fn l10_the_statistics_follow_the_rows<L: DeliveryLedger + ?Sized>(h: &
     assert_eq!(stats(5).await, LedgerStats::new(4, 0, Some(at(0))));
     let claimed = claim(ledger, 3, at(5)).await;
     assert_eq!(stats(6).await, LedgerStats::new(4, 3, Some(at(0))));
-    let lapsed = ledger.stats(at(5) + LEASE).await.unwrap();
+    let lapsed = plain(ledger.stats(at(5) + LEASE).await.unwrap());
     assert_eq!(lapsed, LedgerStats::new(4, 0, Some(at(0))));
     let settlements = [
         (claimed[0].token, Settlement::Finished(FinalOutcome::Gone)),
@@ -166,6 +171,56 @@ pub async fn l10_the_statistics_follow_the_rows<L: DeliveryLedger + ?Sized>(h: &
     assert_eq!(stats(6).await, LedgerStats::new(3, 1, Some(at(0))));
     ledger.cancel(new.id, at(7)).await.unwrap();
     assert_eq!(stats(7).await, LedgerStats::new(1, 1, None));
+}
+
+/// The oldest due row of each push service, paused or not, of a ledger that tells them apart.
+pub async fn l10_the_oldest_due_row_is_told_by_push_service<L: DeliveryLedger + ?Sized>(
+    h: &Handles<L>,
+) {
+    let ledger = h.store();
+    let at_origin = |host: &str, number| {
+        let origin = Origin::parse(&format!("https://{host}")).unwrap();
+        NewDelivery::new(recipient(number), origin)
+    };
+    let (fcm, apple) = ("fcm.googleapis.com", "web.push.apple.com");
+    sending(ledger, &[at_origin(fcm, 1)], at(3)).await;
+    sending(ledger, &[at_origin(apple, 2), delivery("a", 3)], at(5)).await;
+    sending(ledger, &[at_origin(fcm, 4)], at(7)).await;
+    let origin = at_origin(apple, 2).origin;
+    let pause = Pause::new(origin, at(60), PauseReason::RateLimited);
+    ledger.pause(&pause, at(6)).await.unwrap();
+    let stats = h.second().stats(at(9)).await.unwrap();
+    assert_eq!(stats.oldest_due, Some(at(3)));
+    if stats.oldest_due_at == OldestDue::default() {
+        return;
+    }
+    for (service, due) in [
+        (PushService::Fcm, Some(at(3))),
+        (PushService::Apple, Some(at(5))),
+        (PushService::Other, Some(at(5))),
+        (PushService::Mozilla, None),
+    ] {
+        assert_eq!(stats.oldest_due_at.at(service), due, "{service:?}");
+    }
+    // One whose retry is due, before the next claim gives it a turn.
+    let claimed = claim(ledger, 9, at(9)).await;
+    let settled: Vec<_> = claimed
+        .iter()
+        .map(|row| match row.token.key == recipient(1) {
+            true => (row.token, Settlement::RetryAt(at(20))),
+            false => (row.token, Settlement::Finished(FinalOutcome::Gone)),
+        })
+        .collect();
+    assert_eq!(settled.len(), 3);
+    ledger.settle(&settled, at(10)).await.unwrap();
+    let stats = ledger.stats(at(30)).await.unwrap();
+    for (service, due) in [
+        (PushService::Fcm, Some(at(20))),
+        (PushService::Apple, Some(at(5))),
+        (PushService::Other, None),
+    ] {
+        assert_eq!(stats.oldest_due_at.at(service), due, "{service:?}");
+    }
 }
 
 /// L15: sums by origin, for every handle. Old answers fade.

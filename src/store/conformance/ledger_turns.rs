@@ -8,8 +8,8 @@ use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::message::{Message, Urgency};
 use crate::store::{
-    ClaimRequest, Claimed, Cursor, DeliveryLedger, NewBroadcast, NewDelivery, PageWrite, Pause,
-    PauseReason, STEP, Settlement,
+    ClaimRequest, Claimed, Cursor, DeliveryLedger, NewBroadcast, NewDelivery, Opened, Page,
+    PageWrite, Pause, PauseReason, STEP, Settlement,
 };
 
 fn urgent(urgency: Urgency) -> NewBroadcast {
@@ -262,6 +262,85 @@ pub async fn l18_pages_do_not_add_to_a_share<L: DeliveryLedger + ?Sized>(h: &Han
     assert_eq!(counts(h.second(), 10, 16, other, at(20)).await, [8; 10]);
 }
 
+/// L18: a page stands behind rows of its broadcast that are ready already, as after a retry.
+pub async fn l18_a_page_stands_behind_rows_that_are_ready<L: DeliveryLedger + ?Sized>(
+    h: &Handles<L>,
+) {
+    let ledger = h.store();
+    let mut rows = rows(0..5);
+    // As a walk through an audience finds them.
+    rows.sort_unstable_by_key(|row| row.key);
+    let (first, second) = rows.split_at(2);
+    let paged = broadcast();
+    ledger.open(&paged, at(0)).await.unwrap();
+    let next = Cursor::After(first[1].key);
+    let written = ledger.enqueue_page(paged.id, &Cursor::Start, first, &next, at(0));
+    assert_eq!(written.await.unwrap(), PageWrite::Stored);
+    let claimed = claim(ledger, 9, at(0)).await;
+    let retry = |row: &Claimed| {
+        let is_first = row.token.key == first[0].key;
+        let again = if is_first { at(5) } else { at(6) };
+        (row.token, Settlement::RetryAt(again))
+    };
+    let retries: Vec<_> = claimed.iter().map(retry).collect();
+    assert_eq!(retries.len(), 2);
+    ledger.settle(&retries, at(1)).await.unwrap();
+    // They become ready at a claim that does not admit them.
+    let mut elsewhere = ClaimRequest::new(9, LEASE);
+    elsewhere.per_origin = 0;
+    elsewhere.origins = [(origin("b"), 9)].into();
+    let none = h.second().claim(&elsewhere, at(7)).await.unwrap();
+    assert_eq!(none.rows.len(), 0);
+    let written = ledger.enqueue_page(paged.id, &next, second, &Cursor::End, at(8));
+    assert_eq!(written.await.unwrap(), PageWrite::Stored);
+    let mut order = Vec::new();
+    for _ in 0..rows.len() {
+        let one = claim(h.second(), 1, at(9)).await;
+        order.extend(one.iter().map(|row| row.token.key));
+    }
+    let expected: Vec<_> = rows.iter().map(|row| row.key).collect();
+    assert_eq!(order, expected);
+}
+
+/// L18: the rows of a first page stand behind those of their band that were claimed, whatever was claimed of others.
+pub async fn l18_a_first_page_stands_in_its_own_band<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    for (ahead, behind) in [
+        (Urgency::Normal, Urgency::High),
+        (Urgency::High, Urgency::Low),
+    ] {
+        sending_urgently(ledger, ahead, 0..200, at(0)).await;
+        assert_eq!(claim(h.second(), 200, at(0)).await.len(), 200);
+        sending_urgently(ledger, behind, 300..400, at(1)).await;
+        let mut one = urgent(behind);
+        one.page = Some(Page::new(rows(900..901), Cursor::End));
+        assert_eq!(ledger.open(&one, at(2)).await.unwrap(), Opened::New);
+        assert_eq!(counts(h.second(), 1, 16, one.id, at(2)).await, [1]);
+        assert_eq!(claim(ledger, 200, at(2)).await.len(), 85);
+    }
+}
+
+/// L18: pages behind a first page do not add to a broadcast's share.
+pub async fn l18_a_first_page_does_not_add_to_a_share<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let mut paged = broadcast();
+    let mut cursor = Cursor::After(recipient(99));
+    paged.page = Some(Page::new(rows(0..100), cursor));
+    assert_eq!(ledger.open(&paged, at(0)).await.unwrap(), Opened::New);
+    let other = sending(ledger, &rows(500..700), at(0)).await;
+    for page in [100..150, 150..200] {
+        let next = match page.end {
+            200 => Cursor::End,
+            end => Cursor::After(recipient(end - 1)),
+        };
+        let rows = rows(page);
+        let written = ledger.enqueue_page(paged.id, &cursor, &rows, &next, at(1));
+        assert_eq!(written.await.unwrap(), PageWrite::Stored);
+        cursor = next;
+    }
+    assert_eq!(counts(h.second(), 20, 16, other, at(2)).await, [8; 20]);
+}
+
 /// L18: rows of cancelled broadcasts in front of others end, and take no places.
 pub async fn l18_cancelled_rows_take_no_places<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
@@ -318,6 +397,14 @@ pub async fn l3_urgent_broadcasts_are_first<L: DeliveryLedger + ?Sized>(h: &Hand
     }
     let expected: Vec<_> = high[..14].iter().chain(&others[..2]).copied().collect();
     assert_eq!(listed(16).await, expected);
+    // Short lists leave others a share, too: a process that asks for one at a time starves none.
+    let mut of_others = 0;
+    for _ in 0..8 {
+        let one = listed(1).await;
+        assert!(one == high[..1] || one == others[..1], "{one:?}");
+        of_others += usize::from(one == others[..1]);
+    }
+    assert_eq!(of_others, 1);
     assert_eq!(listed(99).await.len(), 40);
     assert_eq!(listed(40).await[..20], high);
 }

@@ -34,6 +34,7 @@ macro_rules! store_conformance {
                 l3_the_least_recently_expanded_is_first
                 l3_urgent_broadcasts_are_first
                 l3_a_faster_clock_hides_no_broadcast
+                l3_a_faster_clock_makes_no_broadcast_due
                 l4_a_page_is_written_where_the_cursor_is_expected
                 l4_a_page_of_an_ended_broadcast_is_stale
                 l4_one_of_many_concurrent_pages_is_written
@@ -45,6 +46,8 @@ macro_rules! store_conformance {
                 l5_a_lease_that_ended_is_claimed_again
                 l5_a_claim_is_fair_over_origins
                 l5_every_origin_gets_its_turn
+                l5_origins_take_turns_at_any_limit
+                l5_the_limit_of_an_origin_holds_over_many_broadcasts
                 l5_a_claim_leaves_out_what_it_is_told
                 l5_origins_without_room_hold_up_no_others
                 l5_named_origins_take_turns
@@ -53,6 +56,7 @@ macro_rules! store_conformance {
                 l5_the_end_of_a_probe_makes_room
                 l5_a_probe_is_a_row_that_is_sent
                 l5_a_probe_outlives_another_row_of_its_recipient
+                l5_a_probe_outlives_a_row_that_was_claimed_before
                 l5_each_paused_origin_has_its_own_probe
                 l5_what_is_sent_late_is_due_when_it_was_accepted
                 l6_concurrent_claims_share_no_row
@@ -73,6 +77,7 @@ macro_rules! store_conformance {
                 l10_the_state_follows_the_rows
                 l10_an_empty_broadcast_is_done
                 l10_the_statistics_follow_the_rows
+                l10_the_oldest_due_row_is_told_by_push_service
                 l11_the_later_end_of_two_pauses_holds
                 l11_a_probed_pause_ends_by_being_lifted
                 l11_a_past_end_lifts_the_pause
@@ -100,6 +105,7 @@ macro_rules! store_conformance {
                 l17_rows_of_a_user_are_erased
                 l17_broadcasts_to_a_user_alone_are_cancelled
                 l17_an_erased_probe_makes_room
+                l17_an_erased_row_ends_no_other_probe
                 l18_broadcasts_of_an_origin_take_turns
                 l18_one_message_does_not_wait_for_a_broadcast
                 l18_an_urgent_message_is_first
@@ -112,6 +118,9 @@ macro_rules! store_conformance {
                 l18_due_rows_of_a_paused_origin_hold_up_no_others
                 l18_the_next_rows_of_several_broadcasts_are_first
                 l18_pages_do_not_add_to_a_share
+                l18_a_page_stands_behind_rows_that_are_ready
+                l18_a_first_page_stands_in_its_own_band
+                l18_a_first_page_does_not_add_to_a_share
                 l18_cancelled_rows_take_no_places
                 l19_a_process_that_lives_keeps_its_rows
                 l20_pages_wait_for_their_time
@@ -124,6 +133,8 @@ macro_rules! store_conformance {
                 l21_ready_rows_wait_until_it_goes_on
                 l21_leased_rows_are_settled
                 l21_a_large_pause_takes_steps
+                l21_a_claim_that_puts_aside_no_more_says_so
+                l21_rows_to_bring_back_are_due
                 l21_a_broadcast_that_goes_on_takes_turns
                 l21_a_paused_broadcast_is_cancelled
                 l21_a_paused_broadcast_expires
@@ -156,6 +167,8 @@ macro_rules! store_conformance {
                 d8_the_next_moment_is_the_earliest
                 d9_a_schedule_that_was_replaced_is_not_removed
                 d10_no_readable_schedule_is_left_out
+                d11_a_day_keeps_its_first_number
+                d12_days_are_listed_until_now
             }
         }
     };

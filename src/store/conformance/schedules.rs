@@ -1,13 +1,18 @@
-//! D1 to D10: daily notifications.
+//! D1 to D12: daily notifications.
+
+use std::time::Duration;
 
 use super::Handles;
 use super::sample::{at, broadcast, unknown_id};
 use crate::broadcast::{Audience, Tag};
-use crate::message::{Message, Ttl};
+use crate::clock::Timestamp;
+use crate::message::{Message, Padding, Ttl, Urgency};
 use crate::schedule::{
     DailyTime, NotifyType, Plan, Schedule, ScheduleLabel, ScheduleName, Weekdays, Zone,
 };
-use crate::store::{DeliveryLedger, Fired, Firing, Idempotency, NewBroadcast, ScheduleStore};
+use crate::store::{
+    DAYS, DayCount, DeliveryLedger, Fired, Firing, Idempotency, NewBroadcast, ScheduleStore,
+};
 use crate::subscription::SubscriptionId;
 
 fn id(number: u8) -> SubscriptionId {
@@ -311,6 +316,33 @@ pub async fn d9_a_schedule_that_was_replaced_is_not_removed<S: ScheduleStore + ?
             *message = Message::new("x").with_ttl(Ttl::from_secs(61));
         }
     });
+    let of_message = |message: Message| {
+        let mut other = label.clone();
+        if let Plan::Application {
+            message: stored, ..
+        } = &mut other.plan
+        {
+            *stored = message;
+        }
+        other
+    };
+    let message = || Message::new("x").with_ttl(Ttl::from_secs(60));
+    let of_other_messages = [
+        Message::new("y").with_ttl(Ttl::from_secs(60)),
+        Message::without_payload().with_ttl(Ttl::from_secs(60)),
+        message().with_urgency(Urgency::Low),
+        message().with_topic("news".parse().unwrap()),
+        message().with_padding(Padding::Max),
+    ];
+    for replacement in of_other_messages.map(of_message) {
+        store.put_schedule(&label).await.unwrap();
+        h.second().put_schedule(&replacement).await.unwrap();
+        assert!(!store.remove_unchanged_schedule(&label).await.unwrap());
+        let removed = store.remove_unchanged_schedule(&replacement).await;
+        assert!(removed.unwrap(), "{replacement:?}");
+    }
+    let mut in_another_zone = label.clone();
+    in_another_zone.time = in_another_zone.time.in_zone(Zone::stored("Nowhere/Else"));
     let mut on_other_days = label.clone();
     on_other_days.time = on_other_days.time.on(Weekdays::ALL);
     let mut without_text = direct(1, 20);
@@ -321,6 +353,7 @@ pub async fn d9_a_schedule_that_was_replaced_is_not_removed<S: ScheduleStore + ?
         (&label, to_all),
         (&label, of_another_message),
         (&label, on_other_days),
+        (&label, in_another_zone),
         (&direct(1, 20), without_text),
         (&direct(1, 20), at_another_time),
     ] {
@@ -354,5 +387,67 @@ pub async fn d10_no_readable_schedule_is_left_out<S: ScheduleStore + ?Sized>(h: 
     }
     for of in [None, Some(id(1)), Some(id(2))] {
         assert_eq!(h.second().unreadable_schedules(of).await.unwrap(), 0);
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// D11: the number of a day is never replaced, and the latest days are kept. A store that keeps none, as the default, is allowed.
+pub async fn d11_a_day_keeps_its_first_number<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let noon = at(0);
+    let today = DayCount::new(5, noon);
+    store.record_days(&[today]).await.unwrap();
+    if store.days(Timestamp::MAX).await.unwrap().is_empty() {
+        return;
+    }
+    for live in [9, 0] {
+        let again = [DayCount::new(live, noon)];
+        h.second().record_days(&again).await.unwrap();
+        assert_eq!(store.days(noon).await.unwrap(), [today]);
+    }
+    // Many days at once, one of them twice.
+    let later = |days: usize| noon + DAY * u32::try_from(days).unwrap();
+    let mut many: Vec<_> = (1..DAYS)
+        .map(|days| DayCount::new(days as u64, later(days)))
+        .collect();
+    many.push(DayCount::new(1_000, later(1)));
+    store.record_days(&many).await.unwrap();
+    many.pop();
+    many.insert(0, today);
+    let end = later(DAYS + 365);
+    assert_eq!(h.second().days(end).await.unwrap(), many);
+    // A clock that is a year ahead.
+    let ahead = DayCount::new(7, end);
+    store.record_days(&[ahead]).await.unwrap();
+    many.remove(0);
+    assert_eq!(store.days(later(DAYS)).await.unwrap(), many);
+    // A clock that is behind by more than what is kept.
+    let behind = DayCount::new(8, at(-86_400));
+    store.record_days(&[behind]).await.unwrap();
+    many.push(ahead);
+    assert_eq!(store.days(end).await.unwrap(), many);
+}
+
+/// D12: the earliest day is first, and none is listed before it comes.
+pub async fn d12_days_are_listed_until_now<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    assert_eq!(store.days(at(0)).await.unwrap(), []);
+    let days = [0, 1, 2, 3].map(|days| DayCount::new(u64::MAX >> 1, at(0) + DAY * days));
+    for day in [2, 0, 3, 1] {
+        store.record_days(&[days[day]]).await.unwrap();
+    }
+    if store.days(Timestamp::MAX).await.unwrap().is_empty() {
+        return;
+    }
+    let (midnight, before) = (days[2].day, Duration::from_millis(1));
+    for (now, expected) in [
+        (days[0].day - before, &days[..0]),
+        (at(0), &days[..1]),
+        (midnight - before, &days[..2]),
+        (midnight, &days[..3]),
+        (Timestamp::MAX, &days[..]),
+    ] {
+        assert_eq!(h.second().days(now).await.unwrap(), expected, "{now:?}");
     }
 }

@@ -419,7 +419,7 @@ pub async fn s13_expired_rows_are_no_longer_with_live_ones<S: SubscriptionStore 
     assert!(upserted.is_ok(), "no unproven row is left");
 }
 
-/// S9, S10, S13: very many rows that expire together delay nobody, and are gone after purges.
+/// S9, S10, S13: very many rows that expire together delay no call, and are gone after purges.
 pub async fn s13_many_expired_rows_take_steps<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     const ROWS: u32 = STEP as u32 + 7;
     let store = h.store();

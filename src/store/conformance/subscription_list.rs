@@ -99,7 +99,7 @@ pub async fn s20_every_filter_lists<S: SubscriptionStore + ?Sized>(h: &Handles<S
     assert_eq!(rows.len(), 24);
 
     let mut listed = 0;
-    for user in [None, Some(Principal::from("alice")), Some("nobody".into())] {
+    for user in [None, Some(Principal::from("alice")), Some("mallory".into())] {
         for tag in [None, Some(tag("a")), Some(tag("c"))] {
             for push_service in [None, Some(PushService::Mozilla), Some(PushService::Fcm)] {
                 for liveness in [

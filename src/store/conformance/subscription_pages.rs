@@ -69,7 +69,7 @@ pub async fn s9_each_audience_is_walked<S: SubscriptionStore + ?Sized>(h: &Handl
     let some = vec![ids[6], unknown_id(), ids[1], ids[1], ids[3]];
     for (audience, expected) in [
         (Audience::user("alice"), keys_of(0..5)),
-        (Audience::user("nobody"), vec![]),
+        (Audience::user("mallory"), vec![]),
         (Audience::Tag(tag("even")), keys_of([0, 2, 4, 6])),
         (Audience::Tag(tag("all")), keys_of([0, 2, 4, 6, 9])),
         (Audience::Tag(tag("none")), vec![]),
@@ -159,7 +159,7 @@ pub async fn s17_a_principal_owns_rows_in_every_state<S: SubscriptionStore + ?Si
         assert_eq!(states(|row| row.retired.is_some()), 2);
         assert_eq!(states(|row| row.stale_since.is_some()), 3);
     }
-    let none = store.owned_by(&Principal::from("nobody"), None, 9).await;
+    let none = store.owned_by(&Principal::from("mallory"), None, 9).await;
     assert_eq!(none.unwrap(), []);
 }
 

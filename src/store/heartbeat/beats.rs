@@ -105,10 +105,10 @@ impl Beats {
         self.0.back().copied()
     }
 
-    /// A worker whose last beat is before this moment of the server's clock is dead. `None` while nobody can be judged.
+    /// A worker whose last beat is before this moment of the server's clock is dead. `None` while none can be judged.
     ///
     /// All workers beat at one server. If it stood still, was restarted or out of reach, or its clock was set, then the
-    /// own beats have a gap too, and nobody's silence means anything until a time without a gap has passed. The moment
+    /// own beats have a gap too, and no silence means anything until a time without a gap has passed. The moment
     /// depends on the last own beat and not on the current time: whatever has happened since then is not counted.
     pub(crate) fn horizon(&self) -> Option<Timestamp> {
         let last = self.last()?;

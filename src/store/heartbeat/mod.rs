@@ -34,7 +34,7 @@ const LOOK_EVERY: u32 = 4;
 /// The longest wait of the first claim for a number.
 const FIRST: Duration = Duration::from_secs(2);
 /// The pause after a beat failed. Much shorter than the grace: after a restart of the server all beat again before
-/// anybody is judged.
+/// one of them is judged.
 const PAUSE: Duration = Duration::from_millis(500);
 /// After an outage of this length the pause is longer: no request of before it is in flight.
 const OUTAGE: Duration = Duration::from_secs(60);
@@ -105,7 +105,7 @@ impl Heartbeat {
         })
     }
 
-    /// The number that a claim names, after enlisting at the first call. `None` if claims have to name nobody.
+    /// The number that a claim names, after enlisting at the first call. `None` if claims have to name none.
     pub(crate) async fn worker<P: Pulse>(
         &self,
         pulse: impl FnOnce() -> P + Send,
@@ -153,7 +153,7 @@ impl Heartbeat {
         };
         let warned = move || work().unwrap_or_else(|error: io::Error| no_heartbeat(&error));
         let thread = thread::Builder::new().name("web-push-beat".to_owned());
-        // Not joined: it ends by itself, and whoever drops the store may not wait.
+        // Not joined: it ends by itself, and the drop of the store may not wait.
         if let Err(error) = thread.spawn(warned) {
             no_heartbeat(&error);
         }

@@ -11,7 +11,7 @@ const TRUSTED: Duration = Duration::from_millis(1500);
 /// A worker's number and epoch, and the workers that are dead.
 #[derive(Debug, Default)]
 pub(crate) struct Standing {
-    /// The number that claims name. `None` before it has enlisted, and while nobody would see it beat.
+    /// The number that claims name. `None` before it has enlisted, and while no other worker would see its beats.
     id: Option<WorkerId>,
     epoch: u64,
     beats: Beats,
@@ -23,7 +23,7 @@ impl Standing {
     /// The epoch of claims (L19).
     ///
     /// A worker whose beats are not confirmed begins nothing for half of the grace. Then others may take its rows, so that
-    /// another epoch begins, in which claims name nobody, and leases end by their time only: a worker whose
+    /// another epoch begins, in which claims name no worker, and leases end by their time only: a worker whose
     /// beats cannot be restored goes on.
     pub(crate) fn epoch(&mut self, now: Moment) -> Option<u64> {
         let last = self.beats.last();

@@ -74,7 +74,7 @@ impl Ledger {
         }
     }
 
-    /// Returns origins with ready rows that the request has room for, those served longest ago first, and whether others may
+    /// Returns origins with ready rows that the request admits, those served longest ago first, and whether others may
     /// stand behind them.
     pub(super) fn ready_origins(
         &mut self,
@@ -89,17 +89,17 @@ impl Ledger {
             self.displace(&origin);
             self.give_turn(origin);
         }
-        let most = request.limit.saturating_add(request.rooms.len()) + STEP;
+        let most = request.limit.saturating_add(request.origins.len()) + STEP;
         let (mut found, mut idle) = (Vec::new(), Vec::new());
         let named = match request.per_origin {
             0 => self.ready_named(request),
             _ => Vec::new(),
         };
         let others = (request.per_origin > 0).then_some(&self.ready);
-        // Any number of those without room may stand in front.
+        // Any number of those that are not admitted may stand in front.
         let with_room = named.iter().chain(others.into_iter().flatten());
         let with_room = with_room.filter_map(|(_, origin)| {
-            let room = request.room_for(origin);
+            let room = request.most_of(origin);
             (room > 0).then_some((origin, room))
         });
         let mut is_cut = false;
@@ -130,9 +130,9 @@ impl Ledger {
         (found, is_cut)
     }
 
-    /// The origins with a turn that the request names and has room for, in the order of their turns.
+    /// The origins with a turn that the request names and admits, in the order of their turns.
     fn ready_named(&self, request: &ClaimRequest) -> Vec<(u64, Origin)> {
-        let named = request.rooms.iter().filter(|(_, room)| **room > 0);
+        let named = request.origins.iter().filter(|(_, room)| **room > 0);
         let named = named.filter_map(|(origin, _)| match self.queues.get(origin)?.place {
             Place::Ready(turn) => Some((turn, origin.clone())),
             Place::None | Place::Paused(_) => None,

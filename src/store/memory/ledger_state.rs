@@ -12,8 +12,8 @@ use crate::store::listing::Listing;
 use crate::store::rules::{BroadcastProgress, band, is_aside, shares};
 use crate::store::{
     BroadcastCursor, BroadcastFilter, BroadcastPage, Cursor, Expansion, FailureSample, Idempotency,
-    LONGEST_WAIT, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, STEP,
-    Tally,
+    LONGEST_WAIT, LedgerStats, NewBroadcast, NewDelivery, OldestDue, Opened, PageWrite, Pause,
+    Pruned, STEP, Tally,
 };
 use crate::subscription::{EndpointKey, Origin};
 
@@ -54,6 +54,8 @@ pub(super) struct Ledger {
     pub(super) ready: BTreeSet<(u64, Origin)>,
     pub(super) last_seq: Seq,
     pub(super) last_fence: u64,
+    /// The number of lists of broadcasts to expand so far.
+    listings: u64,
 }
 
 pub(super) struct Broadcast {
@@ -178,7 +180,9 @@ impl Ledger {
         if band == 0 { urgent } else { others }
     }
 
-    pub(super) fn expandable(&self, limit: usize, now: Timestamp) -> Vec<Expansion> {
+    pub(super) fn expandable(&mut self, limit: usize, now: Timestamp) -> Vec<Expansion> {
+        let take = self.listings;
+        self.listings = take.wrapping_add(1);
         let [urgent, others] = &self.expanding;
         let [urgent, others] = [urgent, others].map(|expanding| {
             let broadcasts = expanding.iter();
@@ -187,7 +191,7 @@ impl Ledger {
                 .filter(|broadcast| broadcast.progress.is_expandable(broadcast.expand_at, now));
             due.take(limit).collect::<Vec<_>>()
         });
-        let [of_urgent, of_others, _] = shares(limit, 0, [urgent.len(), others.len(), 0]);
+        let [of_urgent, of_others, _] = shares(limit, take, [urgent.len(), others.len(), 0]);
         let urgent = urgent.iter().take(of_urgent);
         let all = urgent.chain(others.iter().take(of_others));
         all.map(|broadcast| {
@@ -486,11 +490,16 @@ impl Ledger {
         let leased = leased.take_while(|(at, ..)| !is_aside(*at));
         let leased = leased.filter(|(at, ..)| *at > now).count() as u64;
         let heads = self.queues.values().flat_map(|queue| queue.turns.heads());
-        let heads = heads.filter_map(|row| Some(self.rows.get(&row)?.at));
         let waiting = [true, false].map(|leased| self.waiting_rows(leased, Timestamp::MIN).next());
-        let waiting = waiting.into_iter().flatten().map(|(at, ..)| at);
-        let oldest_due = heads.chain(waiting).min().filter(|at| *at <= now);
-        LedgerStats::new(self.rows.len() as u64, leased, oldest_due)
+        let waiting = waiting
+            .into_iter()
+            .flatten()
+            .map(|(_, seq, key)| (seq, key));
+        let mut oldest = OldestDue::default();
+        for row in heads.chain(waiting).filter_map(|row| self.rows.get(&row)) {
+            oldest.note(Some(&row.origin), row.at);
+        }
+        LedgerStats::by_push_service(self.rows.len() as u64, leased, oldest.until(now))
     }
 
     /// Rows that wait, leased or not, from a time on.

@@ -10,23 +10,6 @@ use crate::store::{PortableStore, StoreError, SubscriptionRecord, Unreachable};
 use crate::subscription::EndpointKey;
 
 impl Subscriptions {
-    /// Sorts all rows of a state for each page: there is no index by each of the two times.
-    fn unreachable_after(
-        &self,
-        state: Unreachable,
-        after: Option<(Timestamp, EndpointKey)>,
-        limit: usize,
-    ) -> Vec<SubscriptionRecord> {
-        let mut found: Vec<_> = self
-            .unreachable_rows()
-            .filter_map(|(key, row)| Some(((state.since(row)?, *key), row)))
-            .filter(|(place, _)| after.is_none_or(|after| *place > after))
-            .collect();
-        found.sort_unstable_by_key(|(place, _)| *place);
-        let rows = found.into_iter().take(limit);
-        rows.map(|(_, row)| row.clone()).collect()
-    }
-
     /// Returns the keys of the stored rows that a row replaces, or `None` if one of them holds.
     fn replaced_by(&self, key: &EndpointKey, row: &SubscriptionRecord) -> Option<Vec<EndpointKey>> {
         let mut replaced = Vec::new();
@@ -51,7 +34,8 @@ impl PortableStore for MemoryStore {
         limit: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         let guard = self.lock()?;
-        Ok(guard.subscriptions.unreachable_after(state, after, limit))
+        let rows = guard.subscriptions.unreachable_after(state, after);
+        Ok(rows.take(limit).cloned().collect())
     }
 
     async fn put(&self, rows: &[SubscriptionRecord]) -> Result<Vec<bool>, StoreError> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::MemoryStore;
 use crate::clock::Timestamp;
 use crate::schedule::{NotifyType, Plan, Schedule, ScheduleName};
-use crate::store::{Fired, Firing, ScheduleStore, StoreError};
+use crate::store::{DAYS, DayCount, Fired, Firing, ScheduleStore, StoreError};
 use crate::subscription::SubscriptionId;
 
 /// Schedules by name, and their names by due time.
@@ -16,6 +16,8 @@ pub(super) struct Schedules {
     rows: BTreeMap<ScheduleName, Schedule>,
     due: BTreeSet<(Timestamp, ScheduleName)>,
     last_run: Option<Timestamp>,
+    /// The number of live subscriptions by day.
+    days: BTreeMap<Timestamp, u64>,
 }
 
 impl Schedules {
@@ -162,5 +164,27 @@ impl ScheduleStore for MemoryStore {
 
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError> {
         Ok(self.lock()?.schedules.last_run)
+    }
+
+    async fn record_days(&self, counts: &[DayCount]) -> Result<(), StoreError> {
+        let days = &mut self.lock()?.schedules.days;
+        for count in counts {
+            days.entry(count.day).or_insert(count.live);
+        }
+        while days.len() > DAYS {
+            days.pop_first();
+        }
+        Ok(())
+    }
+
+    async fn days(&self, now: Timestamp) -> Result<Vec<DayCount>, StoreError> {
+        let days = &self.lock()?.schedules.days;
+        let days = days.range(..=now);
+        Ok(days
+            .map(|(day, live)| DayCount {
+                day: *day,
+                live: *live,
+            })
+            .collect())
     }
 }

@@ -17,7 +17,7 @@ use crate::store::rules::{self, Applied, evicted, merge, takes};
 use crate::store::{
     Change, CountFilter, Failure, LiveCounts, Liveness, NewSubscription, RetireReason, STEP,
     StoreError, StoreErrorKind, SubscriptionFilter, SubscriptionLimits, SubscriptionPage,
-    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Unreachable, Upserted,
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
 use crate::vapid::KeyId;
@@ -35,16 +35,18 @@ pub(super) struct Subscriptions {
     live_by_tag: HashMap<Tag, u64>,
     /// The number of unproven rows (S16).
     unproven: u64,
-    /// Retired and stale rows, by the time since which they are.
-    unreachable: BTreeSet<(Timestamp, EndpointKey)>,
+    /// Rows that are retired, and rows that are stale, by the time since which they are.
+    unreachable: [BTreeSet<(Timestamp, EndpointKey)>; 2],
     /// Rows that expire: whether they are retired or stale, and their expiration.
     expiring: BTreeSet<(bool, Timestamp, EndpointKey)>,
 }
 
-/// The time since which a row is retired or stale.
-fn unreachable_since(record: &SubscriptionRecord) -> Option<Timestamp> {
-    let retired = record.retired.map(|retired| retired.at);
-    [retired, record.stale_since].into_iter().flatten().min()
+/// The states in [`Subscriptions::unreachable`].
+const UNREACHABLE: [Unreachable; 2] = [Unreachable::Retired, Unreachable::Stale];
+
+/// The times since which a row is in each of these states.
+fn unreachable_since(record: &SubscriptionRecord) -> [Option<Timestamp>; 2] {
+    UNREACHABLE.map(|state| state.since(record))
 }
 
 /// The place of a row in [`Subscriptions::expiring`].
@@ -138,12 +140,32 @@ impl Subscriptions {
         self.by_id.get(&id)
     }
 
-    /// Returns the rows that are retired or stale.
-    pub(super) fn unreachable_rows(
+    /// Returns the rows of a state after a place, by the time since which they are in it.
+    pub(super) fn unreachable_after(
         &self,
-    ) -> impl Iterator<Item = (&EndpointKey, &SubscriptionRecord)> {
-        let keys = self.unreachable.iter().map(|(_, key)| key);
-        keys.filter_map(|key| self.rows.get_key_value(key))
+        state: Unreachable,
+        after: Option<(Timestamp, EndpointKey)>,
+    ) -> impl Iterator<Item = &SubscriptionRecord> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let states = UNREACHABLE.iter().zip(&self.unreachable);
+        let places = states.filter(move |(of, _)| **of == state);
+        let places = places.flat_map(move |(_, places)| places.range((after, Bound::Unbounded)));
+        places.filter_map(|(_, key)| self.rows.get(key))
+    }
+
+    /// Moves a row to the times since which it is in each state.
+    fn move_unreachable(
+        &mut self,
+        key: EndpointKey,
+        from: [Option<Timestamp>; 2],
+        to: [Option<Timestamp>; 2],
+    ) {
+        for (places, (from, to)) in self.unreachable.iter_mut().zip(from.into_iter().zip(to)) {
+            if let Some(from) = from {
+                places.remove(&(from, key));
+            }
+            places.extend(to.map(|to| (to, key)));
+        }
     }
 
     pub(super) fn insert(&mut self, key: EndpointKey, record: SubscriptionRecord) {
@@ -157,8 +179,7 @@ impl Subscriptions {
             self.by_tag.entry(tag.clone()).or_default().insert(key);
         }
         self.unproven += u64::from(record.is_unproven());
-        let since = unreachable_since(&record);
-        self.unreachable.extend(since.map(|since| (since, key)));
+        self.move_unreachable(key, [None; 2], unreachable_since(&record));
         self.expiring.extend(expiration(&record));
         self.rows.insert(key, record);
     }
@@ -174,9 +195,7 @@ impl Subscriptions {
         for tag in &record.tags {
             unindex(&mut self.by_tag, tag, key);
         }
-        if let Some(since) = unreachable_since(&record) {
-            self.unreachable.remove(&(since, *key));
-        }
+        self.move_unreachable(*key, unreachable_since(&record), [None; 2]);
         if let Some(expiration) = expiration(&record) {
             self.expiring.remove(&expiration);
         }
@@ -296,14 +315,9 @@ impl Subscriptions {
         // A change can prove a row, but not the reverse.
         self.unproven -= u64::from(was_unproven && !row.is_unproven());
         let since = unreachable_since(row);
-        if since != was_unreachable {
-            self.unreachable.extend(since.map(|since| (since, key)));
-            if let Some(since) = was_unreachable {
-                self.unreachable.remove(&(since, key));
-            }
-        }
-        if counted_as(row) != was_counted_as {
-            let row = row.clone();
+        let moves = (counted_as(row) != was_counted_as).then(|| row.clone());
+        self.move_unreachable(key, was_unreachable, since);
+        if let Some(row) = moves {
             if let Some(was_expiring) = was_expiring {
                 self.expiring.remove(&was_expiring);
                 self.expiring.extend(expiration(&row));
@@ -320,7 +334,8 @@ impl Subscriptions {
     /// Deletes or retires up to [`STEP`] rows that a purge names (S13).
     fn purge(&mut self, before: Timestamp, expired_before: Timestamp, now: Timestamp) -> u64 {
         let first = EndpointKey::from_bytes([0; 32]);
-        let unreachable = self.unreachable.range(..(before, first));
+        let unreachable = self.unreachable.iter();
+        let unreachable = unreachable.flat_map(|places| places.range(..(before, first)));
         let unreachable = unreachable.map(|(_, key)| *key);
         let long_expired = [false, true].into_iter().flat_map(|is_lost| {
             let since = (is_lost, Timestamp::MIN, first);

@@ -53,6 +53,7 @@ pub struct PostgresBuilder {
     connect_timeout: Duration,
     statement_timeout: Duration,
     migrates: bool,
+    existing_only: bool,
     listen: Option<String>,
 }
 
@@ -69,6 +70,7 @@ impl PostgresBuilder {
             connect_timeout: Self::CONNECT_TIMEOUT,
             statement_timeout: Self::STATEMENT_TIMEOUT,
             migrates: true,
+            existing_only: false,
             listen: None,
         }
     }
@@ -115,6 +117,13 @@ impl PostgresBuilder {
         self
     }
 
+    /// Refuses a schema without the store's tables, instead of creating them: where a wrong name of a schema or a database is
+    /// more likely than a new store. Migrations are as always.
+    pub const fn existing_only(mut self) -> Self {
+        self.existing_only = true;
+        self
+    }
+
     /// Listens for hints on a connection to this URL, and writes signs of life on another one. Needed if the store uses the
     /// application's pool or PgBouncer, which do not pass notifications on. Its role needs the rights of the store's.
     pub fn listen(mut self, url: impl Into<String>) -> Self {
@@ -132,7 +141,8 @@ impl PostgresBuilder {
     ///
     /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured) for an invalid URL, certificate or schema name, a
     /// role that may not log in or create the schema, a schema that belongs to another application or was written by a
-    /// newer version of this crate or before its first release, and a server that is too old.
+    /// newer version of this crate or before its first release, a server that is too old, and, after
+    /// [`existing_only`](Self::existing_only), a schema without the store's tables.
     /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) for a server that does not answer, or whose
     /// certificate is not trusted.
     ///
@@ -198,6 +208,9 @@ impl PostgresBuilder {
         let schema = Schema::parse(&self.schema)?;
         let database = Database::new(pool, schema, self.connect_timeout, self.statement_timeout);
         pooler::check(&database).await?;
+        if self.existing_only {
+            schema::exists(&database).await?;
+        }
         if self.migrates {
             schema::migrate(&database).await?;
         } else {
@@ -289,6 +302,7 @@ impl fmt::Debug for PostgresBuilder {
             .field("connect_timeout", &self.connect_timeout)
             .field("statement_timeout", &self.statement_timeout)
             .field("migrates", &self.migrates)
+            .field("existing_only", &self.existing_only)
             .finish_non_exhaustive()
     }
 }

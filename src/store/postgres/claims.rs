@@ -18,7 +18,7 @@ pub(super) const LOCK_PROBED: &str = "SELECT id FROM web_push.origin WHERE id = 
      AND pause_reason = ANY($3) FOR NO KEY UPDATE SKIP LOCKED";
 /// Records the claims of origins and their highest turns, and moves origins to the end of the turn order if `$5` is given.
 /// Best effort: locked origins are skipped.
-pub(super) const SERVED: &str = "UPDATE web_push.origin AS o SET takes = o.takes + 1, \
+pub(super) const SERVED: &str = "UPDATE web_push.origin AS o SET takes = o.takes % 1073741824 + 1, \
      turns = ARRAY[greatest(o.turns[1], fresh.high), greatest(o.turns[2], fresh.normal), greatest(o.turns[3], fresh.low)], \
      served = coalesce($5, o.served) \
      FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS fresh (id, high, normal, low) \
@@ -81,7 +81,7 @@ pub(super) async fn claim(
 }
 
 /// What to take of each origin, if one statement can take all that there is: each origin has rows in one band, gets all
-/// that it has room for in the first round, and is not probed.
+/// that it admits in the first round, and is not probed.
 fn whole_round(front: &Front, request: &ClaimRequest) -> Option<Vec<(usize, usize)>> {
     let is_simple =
         |head: &Head| !head.is_probed && head.has.iter().filter(|has| **has).count() == 1;
@@ -91,7 +91,7 @@ fn whole_round(front: &Front, request: &ClaimRequest) -> Option<Vec<(usize, usiz
     let rooms: Vec<_> = front
         .heads
         .iter()
-        .map(|head| request.room_for(&head.origin))
+        .map(|head| request.most_of(&head.origin))
         .collect();
     let round = Rounds::new(&rooms, request.limit).next_round()?;
     let is_whole = match rooms.as_slice() {
@@ -165,7 +165,7 @@ async fn claim_of(
         .iter()
         .map(|head| match head.is_probed {
             true => usize::from(ours.contains(&head.id)),
-            false => request.room_for(&head.origin),
+            false => request.most_of(&head.origin),
         })
         .collect();
     let mut servings: Vec<_> = front.heads.iter().map(Serving::new).collect();

@@ -16,6 +16,8 @@ use crate::store::StoreError;
 
 /// Added to the server's timeouts for the way of an answer.
 const ON_THE_WAY: Duration = Duration::from_secs(2);
+/// The longest wait for one lock in a transaction that several calls share: what one of them waits for keeps the others waiting.
+const SHARED_LOCK: Duration = Duration::from_millis(250);
 /// The number of attempts of a transaction that fails by a conflict.
 const TRIES: u32 = 8;
 
@@ -24,6 +26,8 @@ pub(super) struct Database {
     pub(super) pool: Pool,
     pub(super) schema: Schema,
     begin: String,
+    /// For transactions that several calls share.
+    begin_shared: String,
     /// The longest wait for a connection.
     wait: Duration,
     /// The longest wait for one answer.
@@ -35,7 +39,8 @@ impl Database {
         Self {
             pool,
             schema,
-            begin: begin(statement),
+            begin: begin(statement, Duration::ZERO),
+            begin_shared: begin(statement, SHARED_LOCK),
             wait: wait.saturating_add(ON_THE_WAY),
             answer: statement.saturating_add(ON_THE_WAY),
         }
@@ -71,7 +76,35 @@ impl Database {
         sql: &'static str,
         values: Values<'_>,
     ) -> Result<Vec<Row>, StoreError> {
-        self.alone(sql, values).await.map(|(rows, _)| rows)
+        let done = self.alone(None, sql, values).await;
+        done.map(|(rows, _)| rows)
+    }
+
+    /// Runs one statement for several calls, in one round trip and without another attempt. One that waits for a lock fails soon.
+    pub(super) async fn query_shared(
+        &self,
+        sql: &'static str,
+        values: Values<'_>,
+    ) -> Result<Vec<Row>, Failed> {
+        let done = self.flight(&self.begin_shared, None, sql, values).await;
+        done.map(|(rows, _)| rows)
+    }
+
+    /// Runs two statements in a transaction of their own, in one round trip. Returns the rows of the second, which sees what was
+    /// committed while the first waited for a lock.
+    pub(super) async fn query_after(
+        &self,
+        first: Option<(&'static str, Values<'_>)>,
+        sql: &'static str,
+        values: Values<'_>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let done = self.alone(first, sql, values).await;
+        done.map(|(rows, _)| rows)
+    }
+
+    /// The longest wait for one answer.
+    pub(super) const fn longest_answer(&self) -> Duration {
+        self.answer
     }
 
     /// Runs one statement in a transaction of its own, in one round trip. Returns the number of changed rows.
@@ -80,7 +113,8 @@ impl Database {
         sql: &'static str,
         values: Values<'_>,
     ) -> Result<u64, StoreError> {
-        self.alone(sql, values).await.map(|(_, changed)| changed)
+        let done = self.alone(None, sql, values).await;
+        done.map(|(_, changed)| changed)
     }
 
     /// Runs a script of statements without results in a transaction of its own, in one round trip.
@@ -108,12 +142,13 @@ impl Database {
 
     async fn alone(
         &self,
+        first: Option<(&'static str, Values<'_>)>,
         sql: &'static str,
         values: Values<'_>,
     ) -> Result<(Vec<Row>, u64), StoreError> {
         let mut tries = Tries::default();
         loop {
-            let done = self.flight(sql, values).await;
+            let done = self.flight(&self.begin, first, sql, values).await;
             if let Some(done) = tries.last(done).await {
                 return done;
             }
@@ -122,18 +157,31 @@ impl Database {
 
     async fn flight(
         &self,
+        begin: &str,
+        first: Option<(&'static str, Values<'_>)>,
         sql: &'static str,
         values: Values<'_>,
     ) -> Result<(Vec<Row>, u64), Failed> {
         let conn = self.connection().await?;
+        let first = match first {
+            Some((sql, values)) => Some((conn.prepare(sql).await?, values)),
+            None => None,
+        };
         let statement = conn.prepare(sql).await?;
         let object = conn.object()?;
-        // All three are sent in this order before the first answer is awaited.
-        let (begun, done, committed) = conn
+        let before = async {
+            match &first {
+                Some((statement, values)) => run(object, statement, values).await.map(|_| ()),
+                None => Ok(()),
+            }
+        };
+        // All of them are sent in this order before the first answer is awaited.
+        let (begun, before, done, committed) = conn
             .bounded(async {
                 Ok(tokio::join!(
                     biased;
-                    object.batch_execute(&self.begin),
+                    object.batch_execute(begin),
+                    before,
                     run(object, &statement, values),
                     object.batch_execute("COMMIT"),
                 ))
@@ -141,6 +189,7 @@ impl Database {
             .await?;
         let done = begun
             .map_err(not_begun)
+            .and(before)
             .and(done)
             .and_then(|done| committed.map_err(Failed::from).map(|()| done));
         // After an error the `COMMIT` has rolled it back.
@@ -151,8 +200,9 @@ impl Database {
     }
 }
 
-/// Begins a transaction.
-pub(super) fn begin(statement: Duration) -> String {
+/// Begins a transaction. `lock` is the longest wait for one lock; zero is as long as the statement may take.
+pub(super) fn begin(statement: Duration, lock: Duration) -> String {
+    let lock = lock.as_millis();
     let millis = statement.as_millis().clamp(1, 2_000_000_000);
     // A wait for another replica's row lock is part of the statement's time: the time limit of the role for one lock, which may
     // be short, would fail it.
@@ -164,7 +214,7 @@ pub(super) fn begin(statement: Duration) -> String {
         "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
          SET LOCAL search_path = pg_catalog; \
          SET LOCAL statement_timeout = {millis}; \
-         SET LOCAL lock_timeout = 0; \
+         SET LOCAL lock_timeout = {lock}; \
          SET LOCAL idle_in_transaction_session_timeout = {millis}; \
          SET LOCAL enable_seqscan = off; \
          SET LOCAL enable_bitmapscan = off; \
@@ -250,6 +300,32 @@ impl Tx<'_> {
         values: Values<'_>,
     ) -> Result<u64, Failed> {
         self.run(sql, values).await.map(|(_, changed)| changed)
+    }
+
+    /// Runs the last statement of a transaction and commits it, in one round trip. Returns the number of changed rows.
+    pub(super) async fn execute_last(
+        &mut self,
+        sql: &'static str,
+        values: Values<'_>,
+    ) -> Result<u64, Failed> {
+        let statement = self.conn.prepare(sql).await?;
+        self.begin().await?;
+        let object = self.conn.object()?;
+        let (done, committed) = self
+            .conn
+            .bounded(async {
+                Ok(tokio::join!(
+                    biased;
+                    run(object, &statement, values),
+                    object.batch_execute("COMMIT"),
+                ))
+            })
+            .await?;
+        // After an error the `COMMIT` has rolled it back.
+        self.is_over = true;
+        let (_, changed) = done?;
+        committed?;
+        Ok(changed)
     }
 
     async fn run(

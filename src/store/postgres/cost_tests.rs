@@ -25,7 +25,7 @@ struct Backlog {
     claims: i64,
     /// The rows of a claim.
     limit: usize,
-    /// Whether there is room for the first origin only.
+    /// Whether the request admits the first origin only.
     is_named: bool,
 }
 
@@ -89,7 +89,7 @@ async fn reads(backlog: Backlog) -> Option<i64> {
         if backlog.is_named {
             request.per_origin = 0;
             let origin = Origin::parse("https://push1.example.net").unwrap();
-            request.rooms.insert(origin, backlog.limit);
+            request.origins.insert(origin, backlog.limit);
         }
         let claims = store.claim(&request, now).await.unwrap();
         short += i64::from(claims.rows.len() < backlog.limit);

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use super::connection::in_transaction;
 use super::enqueue::{self, Page};
 use super::{
-    PostgresStore, broadcasts, claims, ending, erase, far_rows, holding, listing, opening, outbox,
-    pauses, samples, schema, settle, workers,
+    PostgresStore, broadcasts, claims, ending, erase, far_rows, holding, listing, opening_together,
+    outbox, pauses, samples, schema, settle, workers,
 };
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
@@ -36,7 +36,7 @@ impl PostgresStore {
 #[async_trait]
 impl DeliveryLedger for PostgresStore {
     async fn open(&self, broadcast: &NewBroadcast, now: Timestamp) -> Result<Opened, StoreError> {
-        let opened = opening::open(self.database(), broadcast, now).await?;
+        let opened = opening_together::open(self, broadcast, now).await?;
         if opened == Opened::New {
             self.tell().await;
         }

@@ -12,11 +12,13 @@ mod enqueue;
 mod erase;
 mod error;
 mod far_rows;
+mod first_upsert;
 mod holding;
 mod ledger;
 mod listen;
 mod listing;
 mod opening;
+mod opening_together;
 mod origins;
 mod outbox;
 mod pauses;
@@ -24,6 +26,7 @@ mod pauses;
 mod plans;
 mod pooler;
 mod portable;
+mod reading_together;
 mod ready;
 mod rows;
 mod samples;
@@ -36,6 +39,7 @@ mod subscription_numbers;
 mod subscription_rows;
 mod subscriptions;
 mod taking;
+mod together;
 mod url;
 mod vapid_keys;
 mod waking;
@@ -53,8 +57,11 @@ use deadpool_postgres::Pool;
 
 use self::connection::Database;
 use self::listen::{Heard, Hints, Listening};
+use self::opening_together::OpeningTogether;
+use self::reading_together::ReadingTogether;
 use self::workers::Beating;
 use super::heartbeat::{Heartbeat, WorkerId};
+use super::readable::KnownDamage;
 use super::{Changes, StoreError};
 
 /// Keeps everything in a schema of a PostgreSQL database, shared by any number of processes and machines.
@@ -149,7 +156,8 @@ use super::{Changes, StoreError};
 ///
 /// Each call is one transaction, except cancelling and erasing, which are several. A future that is dropped before its
 /// commit was sent has changed nothing: its connection is closed, and the server rolls back. One that is dropped later has
-/// made all of its change, or none if the commit did not reach the server.
+/// made all of its change, or none if the commit did not reach the server. A broadcast without an idempotency key may share
+/// the transaction of others that are opened at the same time: it may be opened although its call was dropped.
 ///
 /// # Security
 ///
@@ -166,11 +174,15 @@ struct Inner {
     place: String,
     listening: Option<Arc<Listening>>,
     hints: Hints,
+    opening: OpeningTogether,
+    reading: ReadingTogether,
     heartbeat: Heartbeat,
     /// The last origin that a step of pruning has looked at.
     pruned_origin: AtomicI64,
     /// The number of lists of broadcasts to expand, for their rotation.
     listings: AtomicU64,
+    /// The numbers of days that cannot be read.
+    damaged_days: KnownDamage,
 }
 
 impl PostgresStore {
@@ -227,9 +239,12 @@ impl PostgresStore {
                 place,
                 listening,
                 hints: Hints::default(),
+                opening: OpeningTogether::default(),
+                reading: ReadingTogether::default(),
                 heartbeat: Heartbeat::new(),
                 pruned_origin: AtomicI64::new(i64::MIN),
                 listings: AtomicU64::new(0),
+                damaged_days: KnownDamage::default(),
             }),
         }
     }
@@ -240,6 +255,10 @@ impl PostgresStore {
 
     fn pruned_origin(&self) -> &AtomicI64 {
         &self.inner.pruned_origin
+    }
+
+    fn damaged_days(&self) -> &KnownDamage {
+        &self.inner.damaged_days
     }
 
     fn next_listing(&self) -> u64 {

@@ -28,12 +28,12 @@ pub(super) const OPEN: &str = "WITH place AS MATERIALIZED (SELECT id, origin, re
          WHERE id = ANY(ARRAY(SELECT id FROM web_push.origin WHERE origin = ANY($2))) ORDER BY id FOR KEY SHARE), \
      fresh AS MATERIALIZED (SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], \
              $8::bytea[], $9::boolean[], $10::smallint[], $11::bigint[], $12::boolean[], $13::bytea[], $14::text[], \
-             $15::bytea[], $16::bigint[], $17::text[], $18::text[], $19::text[], $23::bigint[], $24::text[]) \
+             $15::bytea[], $16::bigint[], $17::text[], $18::text[], $19::text[], $23::bigint[], $24::text[], $1::bigint[]) \
          AS fresh (id, send_at, deadline, expected, idempotency_key, fingerprint, forget, band, written, expanding, cursor, \
-             audience, payload, ttl, urgency, topic, padding, pace, trace_parent)), \
+             audience, payload, ttl, urgency, topic, padding, pace, trace_parent, created_at)), \
      opened AS (INSERT INTO web_push.broadcast (id, created_at, send_at, due_at, deadline, expected, expand_at, \
              idempotency_key, fingerprint, forget_when_over, band, written, expanding, cursor, pace) \
-         SELECT id, $1, send_at, greatest(send_at, $1), deadline, expected, greatest(send_at, $1), idempotency_key, \
+         SELECT id, created_at, send_at, greatest(send_at, created_at), deadline, expected, greatest(send_at, created_at), idempotency_key, \
              fingerprint, forget, band, written, expanding, cursor, pace \
          FROM fresh WHERE (SELECT count(*) FROM place) = cardinality($2) \
          ORDER BY idempotency_key, id ON CONFLICT DO NOTHING \
@@ -55,6 +55,7 @@ pub(super) const OPEN: &str = "WITH place AS MATERIALIZED (SELECT id, origin, re
 /// The columns of new broadcasts, their contents and the rows of their first pages, as arrays.
 #[derive(Default)]
 pub(super) struct Openings<'a> {
+    created_at: Vec<i64>,
     origins: Vec<&'a str>,
     ids: Vec<&'a [u8]>,
     send_at: Vec<Option<i64>>,
@@ -88,9 +89,16 @@ impl<'a> Openings<'a> {
         broadcasts: impl IntoIterator<Item = &'a NewBroadcast>,
         now: Timestamp,
     ) -> Result<Self, StoreError> {
+        Self::at_their_times(broadcasts.into_iter().map(|fresh| (fresh, now)))
+    }
+
+    /// The same, each with the time of its call.
+    pub(super) fn at_their_times(
+        broadcasts: impl IntoIterator<Item = (&'a NewBroadcast, Timestamp)>,
+    ) -> Result<Self, StoreError> {
         let mut openings = Self::default();
         let (mut seen, mut keys) = (HashSet::new(), HashSet::new());
-        for fresh in broadcasts {
+        for (fresh, now) in broadcasts {
             // The statement compares ids and keys with those of stored broadcasts only, and inserts in an order of its own:
             // of several the first one is left.
             let key = fresh.idempotency.as_ref().map(|of| of.key.as_str());
@@ -111,6 +119,7 @@ impl<'a> Openings<'a> {
     fn push(&mut self, fresh: &'a NewBroadcast, now: Timestamp) -> Result<(), StoreError> {
         let (id, message) = (fresh.id.as_bytes().as_slice(), &fresh.message);
         let idempotency = fresh.idempotency.as_ref();
+        self.created_at.push(now.as_millis());
         self.ids.push(id);
         self.send_at.push(fresh.send_at.map(Timestamp::as_millis));
         self.deadlines.push(fresh.deadline.as_millis());
@@ -154,9 +163,9 @@ impl<'a> Openings<'a> {
     }
 
     /// The values of [`OPEN`].
-    fn values<'s>(&'s self, now: &'s i64) -> [&'s (dyn ToSql + Sync); 24] {
+    fn values(&self) -> [&(dyn ToSql + Sync); 24] {
         [
-            now,
+            &self.created_at,
             &self.origins,
             &self.ids,
             &self.send_at,
@@ -206,9 +215,8 @@ pub(super) async fn open_all(
     openings: &Openings<'_>,
     now: Timestamp,
 ) -> Result<HashSet<[u8; 16]>, Failed> {
-    let millis = now.as_millis();
     let opened = loop {
-        let rows = tx.query(OPEN, &openings.values(&millis)).await?;
+        let rows = tx.query(OPEN, &openings.values()).await?;
         if let Some(opened) = openings.opened(&rows)? {
             break opened;
         }
@@ -230,6 +238,16 @@ pub(super) async fn open_all(
     Ok(opened)
 }
 
+/// Opens broadcasts of several calls, in one round trip that waits for no lock. Returns the ids of those that were unknown;
+/// `None` if an origin is.
+pub(super) async fn open_shared(
+    database: &Database,
+    openings: &Openings<'_>,
+) -> Result<Option<HashSet<[u8; 16]>>, Failed> {
+    let rows = database.query_shared(OPEN, &openings.values()).await?;
+    Ok(openings.opened(&rows)?)
+}
+
 /// Opens a broadcast: in one round trip, unless it is known, empty or the first one with a recipient of an origin.
 pub(super) async fn open(
     database: &Database,
@@ -238,13 +256,9 @@ pub(super) async fn open(
 ) -> Result<Opened, StoreError> {
     let openings = Openings::new([new], now)?;
     if openings.empty.is_empty() {
-        let rows = database
-            .query(OPEN, &openings.values(&now.as_millis()))
-            .await?;
-        if openings
-            .opened(&rows)?
-            .is_some_and(|opened| !opened.is_empty())
-        {
+        let rows = database.query(OPEN, &openings.values()).await?;
+        let opened = openings.opened(&rows)?;
+        if opened.is_some_and(|opened| !opened.is_empty()) {
             return Ok(Opened::New);
         }
     }

@@ -7,7 +7,7 @@ use super::{origins, waking};
 use crate::clock::Timestamp;
 use crate::store::readable::{ReadablePage, readable_or_none};
 use crate::store::rules::{LONGEST_PAGE, aside_sql};
-use crate::store::{LedgerStats, Pause, PauseReason, STEP, StoreError, Tally};
+use crate::store::{LedgerStats, OldestDue, Pause, PauseReason, STEP, StoreError, Tally};
 use crate::subscription::Origin;
 
 pub(super) const PAUSE: &str = "UPDATE web_push.origin SET paused_until = $2, pause_reason = $3, closures = $4, \
@@ -21,8 +21,12 @@ pub(super) const LOCK_PAUSES: &str = "SELECT origin, paused_until, pause_reason,
      FROM web_push.origin WHERE origin = ANY($1) FOR NO KEY UPDATE";
 pub(super) const READ_TALLIES: &str =
     "SELECT origin, accepted, gone FROM web_push.origin WHERE origin = ANY($1)";
-pub(super) const LOCK_TALLIES: &str = "SELECT origin, accepted, gone FROM web_push.origin \
-     WHERE id = ANY(ARRAY(SELECT id FROM web_push.origin WHERE origin = ANY($1))) ORDER BY id FOR NO KEY UPDATE";
+/// Locks all origins or, if one is unknown, none. Otherwise a call that then waits for another one, which inserts that origin,
+/// would hold what the other one locks next.
+pub(super) const LOCK_TALLIES: &str = "SELECT origin, accepted, gone FROM web_push.origin WHERE id = ANY(ARRAY( \
+         SELECT id FROM web_push.origin WHERE origin = ANY($1) \
+             AND cardinality($1) = (SELECT count(*) FROM web_push.origin WHERE origin = ANY($1)))) \
+     ORDER BY id FOR NO KEY UPDATE";
 pub(super) const SAVE_TALLIES: &str = "UPDATE web_push.origin AS o SET accepted = tally.accepted, gone = tally.gone, \
      tallied_at = $1 FROM unnest($2::text[], $3::bigint[], $4::bigint[]) AS tally (origin, accepted, gone) \
      WHERE o.origin = tally.origin AND o.origin = ANY($2)";
@@ -59,21 +63,25 @@ pub(super) const NEXT_DUE: &str = concat!(
 );
 /// Damaged counts make the first number wrong, not an error.
 pub(super) const STATS: &str = concat!(
-    "WITH front AS MATERIALIZED ((SELECT id FROM web_push.origin WHERE ready AND NOT held \
+    "WITH front AS MATERIALIZED ((SELECT id, origin FROM web_push.origin WHERE ready AND NOT held \
          ORDER BY served, id LIMIT $2) \
-         UNION ALL (SELECT id FROM web_push.origin WHERE held ORDER BY paused_until LIMIT $2)) \
+         UNION ALL (SELECT id, origin FROM web_push.origin WHERE held ORDER BY paused_until LIMIT $2)), \
+     waiting AS ((SELECT origin, at FROM web_push.delivery WHERE turn IS NULL AND leased AND at <= $1 ORDER BY at LIMIT 1) \
+         UNION ALL (SELECT origin, at FROM web_push.delivery WHERE turn IS NULL AND NOT leased AND at <= $1 \
+             ORDER BY at LIMIT 1)), \
+     oldest AS (SELECT o.origin, (SELECT min(first.at) \
+             FROM (VALUES (0::smallint), (1::smallint), (2::smallint)) AS bands (band) \
+             CROSS JOIN LATERAL (SELECT d.at FROM web_push.delivery AS d WHERE d.origin = o.id AND d.band = bands.band \
+                 AND d.turn IS NOT NULL ORDER BY d.turn LIMIT 1) AS first) AS at \
+             FROM (SELECT id, origin FROM front LIMIT $2) AS o \
+         UNION ALL SELECT (SELECT o.origin FROM web_push.origin AS o WHERE o.id = waiting.origin), at FROM waiting) \
      SELECT (SELECT least(greatest(coalesce(sum(written::numeric - accepted - gone - key_mismatch - sender_fault \
          - too_large - bad_request - refused - expired - failed - cancelled), 0), 0), 9223372036854775807)::bigint \
          FROM web_push.broadcast WHERE ended_at IS NULL), \
      (SELECT count(*) FROM web_push.delivery WHERE turn IS NULL AND leased AND at > $1 AND at < ",
     aside_sql!(),
     "), \
-     least((SELECT min(first.at) FROM (SELECT id FROM front LIMIT $2) AS o \
-         CROSS JOIN (VALUES (0::smallint), (1::smallint), (2::smallint)) AS bands (band) \
-         CROSS JOIN LATERAL (SELECT d.at FROM web_push.delivery AS d WHERE d.origin = o.id AND d.band = bands.band \
-             AND d.turn IS NOT NULL ORDER BY d.turn LIMIT 1) AS first), \
-         (SELECT min(at) FROM web_push.delivery WHERE turn IS NULL AND leased AND at <= $1), \
-         (SELECT min(at) FROM web_push.delivery WHERE turn IS NULL AND NOT leased AND at <= $1))"
+     (SELECT array_agg(origin) FROM oldest), (SELECT array_agg(at) FROM oldest)"
 );
 /// The steps of waking that one call does.
 const WAKES: u32 = 4;
@@ -235,11 +243,20 @@ pub(super) async fn stats(database: &Database, now: Timestamp) -> Result<LedgerS
     let rows = database.query(STATS, &[&values.0, &values.1]).await?;
     let stats = first(&rows, |columns| {
         let (depth, leased) = (columns.count()?, columns.count()?);
-        let oldest = columns.time_or_null()?;
-        Ok(LedgerStats::new(
+        let origins: Option<Vec<Option<&str>>> = columns.get()?;
+        // An origin may have no ready row any more.
+        let times: Option<Vec<Option<i64>>> = columns.get()?;
+        let mut oldest = OldestDue::default();
+        for (origin, at) in origins.iter().flatten().zip(times.iter().flatten()) {
+            let origin = origin.and_then(|name| Origin::parse(name).ok());
+            if let Some(at) = at {
+                oldest.note(origin.as_ref(), Timestamp::from_millis(*at));
+            }
+        }
+        Ok(LedgerStats::by_push_service(
             depth,
             leased,
-            oldest.filter(|at| *at <= now),
+            oldest.until(now),
         ))
     })?;
     Ok(stats.unwrap_or_default())

@@ -10,10 +10,10 @@ use super::connection::Database;
 use super::rows::Values;
 use super::schema::Schema;
 use super::{
-    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, holding,
-    listing, opening, origins, outbox, pauses, portable, ready, samples, schedules, settle,
-    subscription_changes, subscription_count, subscription_numbers, subscription_rows,
-    subscriptions, taking, waking, workers,
+    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows,
+    first_upsert, holding, listing, opening, origins, outbox, pauses, portable, reading_together,
+    ready, samples, schedules, settle, subscription_changes, subscription_count,
+    subscription_numbers, subscription_rows, subscriptions, taking, waking, workers,
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
 use crate::clock::Timestamp;
@@ -121,7 +121,6 @@ const SHORT: &[(&str, &str)] = &[
         subscription_numbers::FORGET_ZEROS,
         "subscription_number_pkey",
     ),
-    (subscription_rows::UPDATE, "subscription_pkey"),
     (subscription_rows::DELETE, "subscription_pkey"),
     (subscription_rows::FORGET_TAGS, "subscription_tag_pkey"),
     (subscriptions::PAGE_ALL, "subscription_pkey"),
@@ -193,8 +192,14 @@ const SORTING_FEW: &[(&str, &str)] = &[
         "Index Only Scan using subscription_expiring",
     ),
     (subscription_numbers::ADD, "Function Scan on"),
+    (first_upsert::INSERT_UNKNOWN, "subscription_pkey"),
+    (first_upsert::INSERT_UNKNOWN, "subscription_principal"),
     (subscription_rows::INSERT_TAGS, "Function Scan on"),
+    (subscription_rows::UPDATE, "subscription_pkey"),
+    (subscription_rows::UPDATE, "subscription_tag_pkey"),
     (subscriptions::LOCK, "subscription_pkey"),
+    (reading_together::PAGES, "subscription_principal"),
+    (reading_together::PAGES, "subscription_id_key"),
     (subscriptions::PAGE_IDS, "subscription_id_key"),
     (subscriptions::EVICTED, "subscription_principal"),
     (schedules::LOCK_DUE, "Index Scan using schedule_"),
@@ -683,11 +688,13 @@ fn no_statement_is_without_its_plan() {
         ("enqueue", include_str!("enqueue.rs")),
         ("erase", include_str!("erase.rs")),
         ("far_rows", include_str!("far_rows.rs")),
+        ("first_upsert", include_str!("first_upsert.rs")),
         ("holding", include_str!("holding.rs")),
         ("opening", include_str!("opening.rs")),
         ("origins", include_str!("origins.rs")),
         ("outbox", include_str!("outbox.rs")),
         ("pauses", include_str!("pauses.rs")),
+        ("reading_together", include_str!("reading_together.rs")),
         ("ready", include_str!("ready.rs")),
         ("settle", include_str!("settle.rs")),
         (
@@ -717,6 +724,7 @@ fn no_statement_is_without_its_plan() {
                 "TALLIES",
                 "SERVER_TIME",
                 "OTHERS",
+                "LOCK_PRINCIPAL",
             ]
             .contains(&name);
             let listed = format!("{module}::{name},");

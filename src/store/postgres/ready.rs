@@ -92,7 +92,8 @@ impl Marked {
                 .and_then(PauseReason::from_name)
                 .is_some_and(PauseReason::is_probed),
             is_paused: columns.get()?,
-            takes: columns.count()?,
+            // Only counted on: damage must not end all claims.
+            takes: columns.get::<i64>()?.unsigned_abs(),
             has: [columns.get()?, columns.get()?, columns.get()?],
         }))
     }
@@ -106,10 +107,10 @@ pub(super) struct Front {
     pub(super) is_cut: bool,
 }
 
-/// Returns origins with ready rows that the request has room for, those served longest ago first.
+/// Returns origins with ready rows that the request admits, those served longest ago first.
 ///
-/// Reads at most about as many origins as there are rows to claim, origins in the request, and [`STEP`], and those without
-/// room, any number of which may stand in front: if the request has room for named origins only, it reads those. Those that
+/// Reads at most about as many origins as there are rows to claim, origins in the request, and [`STEP`], and those that
+/// it does not admit, any number of which may stand in front: if it admits named origins only, it reads those. Those that
 /// cannot be claimed from leave the order.
 pub(super) async fn front(
     database: &Database,
@@ -118,10 +119,10 @@ pub(super) async fn front(
 ) -> Result<Front, StoreError> {
     let mut front = Front::default();
     let (mut paused, mut idle, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
-    let most = request.limit.saturating_add(request.rooms.len()) + STEP;
+    let most = request.limit.saturating_add(request.origins.len()) + STEP;
     let (mut reads, mut last) = (0, (i64::MIN, i64::MIN));
     let named = (request.per_origin == 0).then(|| {
-        let named = request.rooms.iter().filter(|(_, room)| **room > 0);
+        let named = request.origins.iter().filter(|(_, room)| **room > 0);
         named.map(|(origin, _)| origin.as_str()).collect::<Vec<_>>()
     });
     if named.as_ref().is_some_and(Vec::is_empty) {
@@ -158,7 +159,7 @@ pub(super) async fn front(
                 idle.push(head.id);
             } else if head.is_paused {
                 paused.push(head.id);
-            } else if request.room_for(&head.origin) > 0 {
+            } else if request.most_of(&head.origin) > 0 {
                 if front.heads.len() == request.limit {
                     front.is_cut = true;
                     break;

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::message::Topic;
 use crate::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName, Weekdays, Zone};
 use crate::store::readable::ReadablePage;
-use crate::store::{Fired, Firing, ScheduleStore, StoreError};
+use crate::store::{DAYS, DayCount, Fired, Firing, ScheduleStore, StoreError};
 use crate::subscription::SubscriptionId;
 
 macro_rules! columns {
@@ -71,6 +71,13 @@ pub(super) const NEXT: &str = "SELECT min(next_fire_at) FROM web_push.schedule";
 const RECORD_RUN: &str = "INSERT INTO web_push.meta AS m (name, value) VALUES ('last_run', $1) \
      ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE m.value < excluded.value";
 const LAST_RUN: &str = "SELECT value FROM web_push.meta WHERE name = 'last_run'";
+const RECORD_DAYS: &str = "INSERT INTO web_push.day_count (day, live) \
+     SELECT day, live FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS asked (day, live, place) \
+     ORDER BY day, place ON CONFLICT (day) DO NOTHING";
+/// Deletes all but the latest days.
+const TRIM_DAYS: &str = "DELETE FROM web_push.day_count \
+     WHERE day <= (SELECT day FROM web_push.day_count ORDER BY day DESC OFFSET $1 LIMIT 1)";
+const DAYS_UNTIL: &str = "SELECT day, live FROM web_push.day_count WHERE day <= $1 ORDER BY day";
 
 /// The owner of the application's own schedules.
 const APPLICATION: &[u8] = &[];
@@ -185,6 +192,20 @@ fn time(columns: &mut Columns<'_>) -> Result<DailyTime, StoreError> {
         .and_then(|(hour, minute)| DailyTime::new(hour, minute).ok())
         .ok_or_else(|| corrupt("a time of day"))?;
     Ok(time.in_zone(Zone::stored(zone)).on(weekdays))
+}
+
+fn day(columns: &mut Columns<'_>) -> Result<DayCount, StoreError> {
+    Ok(DayCount {
+        day: columns.time()?,
+        live: columns.count()?,
+    })
+}
+
+async fn record_days(tx: &mut Tx<'_>, counts: &[DayCount]) -> Result<(), Failed> {
+    let days: Vec<_> = counts.iter().map(|count| count.day.as_millis()).collect();
+    let live: Vec<_> = counts.iter().map(|count| integer(count.live)).collect();
+    tx.execute(RECORD_DAYS, &[&days, &live]).await?;
+    tx.execute(TRIM_DAYS, &[&integer(DAYS)]).await.map(|_| ())
 }
 
 async fn fire(tx: &mut Tx<'_>, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, Failed> {
@@ -387,5 +408,19 @@ impl ScheduleStore for PostgresStore {
         first(&self.database().query(LAST_RUN, &[]).await?, |columns| {
             columns.time()
         })
+    }
+
+    async fn record_days(&self, counts: &[DayCount]) -> Result<(), StoreError> {
+        in_transaction!(self.database(), |tx| record_days(tx, counts))
+    }
+
+    async fn days(&self, now: Timestamp) -> Result<Vec<DayCount>, StoreError> {
+        let values: Values<'_> = &[&now.as_millis()];
+        let rows = self.database().query(DAYS_UNTIL, values).await?;
+        let mut page = ReadablePage::new(usize::MAX);
+        for row in read(&rows, |columns| Ok(day(columns)))? {
+            page.push(row)?;
+        }
+        Ok(page.finish_once("days", self.damaged_days()))
     }
 }

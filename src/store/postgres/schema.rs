@@ -9,8 +9,8 @@ use super::rows::first;
 use crate::store::StoreErrorKind;
 use crate::store::{StoreError, layout};
 
-/// The version of the tables. Versions 1 to 6 were in use before the first release.
-pub(super) const KNOWN: i64 = 7;
+/// The version of the tables. Versions 1 to 7 were in use before the first release.
+pub(super) const KNOWN: i64 = 8;
 const TABLES: &str = include_str!("tables.sql");
 /// The function `enqueue`.
 const FUNCTION: &str = include_str!("enqueue.sql");
@@ -111,6 +111,14 @@ pub(super) async fn check(database: &Database) -> Result<(), StoreError> {
         _ => Err(misconfigured(
             "the database is not migrated: it has no tables",
         )),
+    }
+}
+
+/// Refuses a schema in which there is no store.
+pub(super) async fn exists(database: &Database) -> Result<(), StoreError> {
+    match look(database).await? {
+        Found::Tables => Ok(()),
+        _ => Err(misconfigured("there is no store in this schema")),
     }
 }
 

@@ -60,13 +60,17 @@ pub(super) struct Totals {
     pub(super) unproven: i64,
 }
 
-pub(super) async fn totals(tx: &mut Tx<'_>) -> Result<Totals, Failed> {
-    let totals = first(&tx.query(TOTALS, &[]).await?, |columns| {
-        Ok(Totals {
+impl Totals {
+    pub(super) fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+        Ok(Self {
             rows: columns.get()?,
             unproven: columns.get()?,
         })
-    })?;
+    }
+}
+
+pub(super) async fn totals(tx: &mut Tx<'_>) -> Result<Totals, Failed> {
+    let totals = first(&tx.query(TOTALS, &[]).await?, Totals::read)?;
     Ok(totals.unwrap_or_default())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::connection::Tx;
 use super::error::Failed;
-use super::rows::{Columns, read};
+use super::rows::{Columns, Values, read};
 use crate::broadcast::Tag;
 use crate::push_service::PushService;
 use crate::store::{StoreError, SubscriptionRecord};
@@ -175,25 +175,67 @@ impl Numbers {
         self.rows
     }
 
-    /// Writes the changes. Called last in a transaction, so that the locks are held shortly.
-    pub(super) async fn write(mut self, tx: &mut Tx<'_>) -> Result<(), Failed> {
+    /// Whether there is nothing to write.
+    pub(super) fn are_unchanged(&self) -> bool {
+        self.rows == 0 && self.unproven == 0 && self.others.values().all(|by| *by == 0)
+    }
+
+    /// The changes of the numbers by kind, name and part, as arrays.
+    pub(super) fn columns(&mut self) -> NumberColumns<'_> {
         self.others.retain(|_, by| *by != 0);
-        if self.rows == 0 && self.unproven == 0 && self.others.is_empty() {
+        let mut columns = NumberColumns::default();
+        for ((kind, name, part), by) in &self.others {
+            columns.kinds.push(kind);
+            columns.names.push(name);
+            columns.parts.push(*part);
+            columns.changes.push(*by);
+        }
+        columns
+    }
+
+    /// Writes the changes and commits. Called last in a transaction, so that the locks are held shortly.
+    pub(super) async fn write_last(self, tx: &mut Tx<'_>) -> Result<(), Failed> {
+        self.put(tx, true).await
+    }
+
+    /// Writes the changes. Called last in a transaction, so that the locks are held shortly.
+    pub(super) async fn write(self, tx: &mut Tx<'_>) -> Result<(), Failed> {
+        self.put(tx, false).await
+    }
+
+    async fn put(mut self, tx: &mut Tx<'_>, is_last: bool) -> Result<(), Failed> {
+        if self.are_unchanged() {
             return Ok(());
         }
-        let (mut kinds, mut names, mut parts) = (Vec::new(), Vec::new(), Vec::new());
-        for (kind, name, part) in self.others.keys() {
-            kinds.push(kind.as_str());
-            names.push(name.as_str());
-            parts.push(*part);
-        }
-        let changes: Vec<_> = self.others.values().copied().collect();
-        let Self { rows, unproven, .. } = &self;
-        tx.execute(ADD, &[rows, unproven, &kinds, &names, &parts, &changes])
-            .await?;
-        if changes.iter().any(|by| *by < 0) {
-            tx.execute(FORGET_ZEROS, &[&kinds, &names, &parts]).await?;
+        let (rows, unproven) = (self.rows, self.unproven);
+        let NumberColumns {
+            kinds,
+            names,
+            parts,
+            changes,
+        } = &self.columns();
+        let add: Values<'_> = &[&rows, &unproven, kinds, names, parts, changes];
+        let has_zeros = changes.iter().any(|by| *by < 0);
+        match is_last && !has_zeros {
+            true => tx.execute_last(ADD, add).await?,
+            false => tx.execute(ADD, add).await?,
+        };
+        if has_zeros {
+            let named: Values<'_> = &[kinds, names, parts];
+            match is_last {
+                true => tx.execute_last(FORGET_ZEROS, named).await?,
+                false => tx.execute(FORGET_ZEROS, named).await?,
+            };
         }
         Ok(())
     }
+}
+
+/// Changes to numbers, as arrays for a statement.
+#[derive(Default)]
+pub(super) struct NumberColumns<'a> {
+    pub(super) kinds: Vec<&'a str>,
+    pub(super) names: Vec<&'a str>,
+    pub(super) parts: Vec<i32>,
+    pub(super) changes: Vec<i64>,
 }

@@ -1,9 +1,12 @@
 //! Rows of the table `subscription`.
 
+use tokio_postgres::types::ToSql;
+
 use super::connection::Tx;
 use super::error::{Failed, corrupt};
-use super::rows::{Columns, integer};
+use super::rows::{Columns, Values, integer};
 use crate::broadcast::{Principal, Tag};
+use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::store::{
     Failure, LastFailure, ReasonWord, RetireReason, Retired, StoreError, StoreErrorKind,
@@ -29,8 +32,14 @@ pub(super) const INSERT: &str = "INSERT INTO web_push.subscription (key, id, end
      tags, vapid_key, push_service, created_at, keys_changed_at, last_seen_at, last_success_at, failure_streak) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
      ON CONFLICT (key) DO NOTHING";
-/// Endpoint, push service and key never change.
-pub(super) const UPDATE: &str = "UPDATE web_push.subscription SET id = $2, p256dh = $3, auth = $4, expires_at = $5, \
+/// Endpoint, push service and key never change. Tags that stay are not written again.
+pub(super) const UPDATE: &str = "WITH old AS MATERIALIZED \
+         (SELECT s.key, unnest(s.tags) AS tag FROM web_push.subscription AS s WHERE s.key = $1), \
+     forgotten AS (DELETE FROM web_push.subscription_tag AS t USING old \
+         WHERE t.tag = old.tag AND t.key = old.key AND old.tag <> ALL ($7::text[])), \
+     added AS (INSERT INTO web_push.subscription_tag (tag, key) \
+         SELECT tag, $1 FROM unnest($7::text[]) AS fresh (tag) ORDER BY tag ON CONFLICT DO NOTHING) \
+     UPDATE web_push.subscription SET id = $2, p256dh = $3, auth = $4, expires_at = $5, \
      principal = $6, tags = $7, vapid_key = $8, created_at = $9, keys_changed_at = $10, last_seen_at = $11, \
      failure_streak = $12, failing_since = $13, stale_since = $14, retired_at = $15, retire_reason = $16 WHERE key = $1";
 pub(super) const DELETE: &str = "DELETE FROM web_push.subscription WHERE key = ANY($1)";
@@ -99,83 +108,120 @@ pub(super) fn principal_bytes(principal: &Principal) -> &[u8] {
     principal.as_str().as_bytes()
 }
 
-/// Writes a row made by [`merge`](crate::store::rules::merge): a new and live one, or any instead of the stored one, which is
-/// locked. Returns `false` if a concurrent transaction has inserted it.
-pub(super) async fn write(
+/// The columns of a row as it is inserted.
+pub(super) struct Inserted<'a> {
+    key: &'a [u8],
+    id: &'a [u8],
+    endpoint: &'a str,
+    p256dh: &'a [u8],
+    auth: &'a [u8],
+    expires_at: Option<i64>,
+    principal: Option<&'a [u8]>,
+    tags: Vec<&'a str>,
+    vapid_key: &'a [u8],
+    push_service: &'static str,
+    created_at: i64,
+    keys_changed_at: i64,
+    last_seen_at: i64,
+    last_success_at: Option<i64>,
+    failure_streak: i64,
+}
+
+impl<'a> Inserted<'a> {
+    pub(super) fn of(key: &'a EndpointKey, record: &'a SubscriptionRecord) -> Self {
+        let subscription = &record.subscription;
+        Self {
+            key: key.as_bytes(),
+            id: record.id.as_bytes(),
+            endpoint: subscription.endpoint().as_str(),
+            p256dh: subscription.ua_public().as_bytes(),
+            auth: subscription.auth().secret_bytes(),
+            expires_at: subscription.expiration_time().map(|at| at.as_millis()),
+            principal: record.principal.as_ref().map(principal_bytes),
+            tags: record.tags.iter().map(Tag::as_str).collect(),
+            vapid_key: record.vapid_key.as_bytes(),
+            push_service: PushService::of(subscription.endpoint()).as_str(),
+            created_at: record.created_at.as_millis(),
+            keys_changed_at: record.keys_changed_at.as_millis(),
+            last_seen_at: record.last_seen_at.as_millis(),
+            last_success_at: record.last_success_at.map(|at| at.as_millis()),
+            failure_streak: integer(record.failure_streak),
+        }
+    }
+
+    /// The values of [`INSERT`].
+    pub(super) fn values(&self) -> [&(dyn ToSql + Sync); 15] {
+        [
+            &self.key,
+            &self.id,
+            &self.endpoint,
+            &self.p256dh,
+            &self.auth,
+            &self.expires_at,
+            &self.principal,
+            &self.tags,
+            &self.vapid_key,
+            &self.push_service,
+            &self.created_at,
+            &self.keys_changed_at,
+            &self.last_seen_at,
+            &self.last_success_at,
+            &self.failure_streak,
+        ]
+    }
+}
+
+/// Inserts a row made by [`merge`](crate::store::rules::merge), which is live. Returns `false` if a concurrent transaction has
+/// inserted it.
+pub(super) async fn insert(
     tx: &mut Tx<'_>,
     key: &EndpointKey,
     record: &SubscriptionRecord,
-    is_new: bool,
 ) -> Result<bool, Failed> {
-    let subscription = &record.subscription;
-    let key = key.as_bytes().as_slice();
-    let id = record.id.as_bytes().as_slice();
-    let p256dh = subscription.ua_public().as_bytes().as_slice();
-    let auth = subscription.auth().secret_bytes().as_slice();
-    let expires_at = subscription.expiration_time().map(|at| at.as_millis());
-    let principal = record.principal.as_ref().map(principal_bytes);
-    let tags: Vec<_> = record.tags.iter().map(Tag::as_str).collect();
-    let vapid_key = record.vapid_key.as_bytes().as_slice();
-    let created_at = record.created_at.as_millis();
-    let keys_changed_at = record.keys_changed_at.as_millis();
-    let last_seen_at = record.last_seen_at.as_millis();
-    let failure_streak = integer(record.failure_streak);
-    if is_new {
-        let endpoint = subscription.endpoint();
-        let inserted = tx
-            .execute(
-                INSERT,
-                &[
-                    &key,
-                    &id,
-                    &endpoint.as_str(),
-                    &p256dh,
-                    &auth,
-                    &expires_at,
-                    &principal,
-                    &tags,
-                    &vapid_key,
-                    &PushService::of(endpoint).as_str(),
-                    &created_at,
-                    &keys_changed_at,
-                    &last_seen_at,
-                    &record.last_success_at.map(|at| at.as_millis()),
-                    &failure_streak,
-                ],
-            )
-            .await?;
-        if inserted == 0 {
-            return Ok(false);
-        }
-    } else {
-        tx.execute(FORGET_TAGS, &[&vec![key]]).await?;
-        tx.execute(
-            UPDATE,
-            &[
-                &key,
-                &id,
-                &p256dh,
-                &auth,
-                &expires_at,
-                &principal,
-                &tags,
-                &vapid_key,
-                &created_at,
-                &keys_changed_at,
-                &last_seen_at,
-                &failure_streak,
-                &record.failing_since.map(|at| at.as_millis()),
-                &record.stale_since.map(|at| at.as_millis()),
-                &record.retired.map(|retired| retired.at.as_millis()),
-                &record.retired.map(|retired| retired.reason.as_str()),
-            ],
-        )
-        .await?;
+    let columns = Inserted::of(key, record);
+    if tx.execute(INSERT, &columns.values()).await? == 0 {
+        return Ok(false);
     }
-    if !tags.is_empty() {
-        tx.execute(INSERT_TAGS, &[&key, &tags]).await?;
+    if !columns.tags.is_empty() {
+        tx.execute(INSERT_TAGS, &[&columns.key, &columns.tags])
+            .await?;
     }
     Ok(true)
+}
+
+/// Writes a row made by [`merge`](crate::store::rules::merge) in place of the stored one, which is locked. `is_last` says that
+/// nothing follows: then the transaction is committed in the same round trip.
+pub(super) async fn update(
+    tx: &mut Tx<'_>,
+    key: &EndpointKey,
+    record: &SubscriptionRecord,
+    is_last: bool,
+) -> Result<(), Failed> {
+    let columns = Inserted::of(key, record);
+    let millis = |at: Option<Timestamp>| at.map(|at| at.as_millis());
+    let values: Values<'_> = &[
+        &columns.key,
+        &columns.id,
+        &columns.p256dh,
+        &columns.auth,
+        &columns.expires_at,
+        &columns.principal,
+        &columns.tags,
+        &columns.vapid_key,
+        &columns.created_at,
+        &columns.keys_changed_at,
+        &columns.last_seen_at,
+        &columns.failure_streak,
+        &millis(record.failing_since),
+        &millis(record.stale_since),
+        &millis(record.retired.map(|retired| retired.at)),
+        &record.retired.map(|retired| retired.reason.as_str()),
+    ];
+    match is_last {
+        true => tx.execute_last(UPDATE, values).await?,
+        false => tx.execute(UPDATE, values).await?,
+    };
+    Ok(())
 }
 
 /// Deletes locked rows with their tags. Returns their number.

@@ -6,12 +6,14 @@ use tokio_postgres::Row;
 use super::PostgresStore;
 use super::connection::{Tx, in_transaction};
 use super::error::{Failed, overtaken};
+use super::first_upsert::insert_unknown;
 use super::listing;
+use super::reading_together;
 use super::rows::{Columns, Values, first, integer, read};
 use super::subscription_changes;
 use super::subscription_count::{Totals, count, count_live, totals};
 use super::subscription_numbers::{Counted, Numbers, counted_columns};
-use super::subscription_rows::{delete, principal_bytes, record, record_columns, write};
+use super::subscription_rows::{delete, insert, principal_bytes, record, record_columns, update};
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
 use crate::store::readable::ReadablePage;
@@ -95,7 +97,7 @@ pub(super) const LOCK: &str = concat!(
     " FROM web_push.subscription AS s WHERE s.key = ANY($1) ORDER BY s.key FOR UPDATE"
 );
 /// Serializes evictions of one principal's rows.
-const LOCK_PRINCIPAL: &str = "SELECT pg_advisory_xact_lock(hashtextextended('web_push.subscription', \
+pub(super) const LOCK_PRINCIPAL: &str = "SELECT pg_advisory_xact_lock(hashtextextended('web_push.subscription', \
      hashtextextended(encode($1::bytea, 'hex'), 0)))::text";
 pub(super) const OF_PRINCIPAL: &str =
     "SELECT count(*) FROM web_push.subscription WHERE principal = $1";
@@ -135,6 +137,11 @@ async fn upsert(
     let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
         return Ok(Upserted::Conflict);
     };
+    if let Some(principal) = &merged.record.principal {
+        // Before the first write. An insert of the same key waits for a write, not for a locked row, and holds this lock.
+        tx.query(LOCK_PRINCIPAL, &[&principal_bytes(principal)])
+            .await?;
+    }
     numbers.plus(&Counted::of(&key, &merged.record, counted_as.as_ref()));
     let mut total = 0;
     if merged.created {
@@ -148,9 +155,14 @@ async fn upsert(
     if let (Some(replaces), true) = (&replaces, replaced.is_some()) {
         delete(tx, &[replaces.as_bytes()]).await?;
     }
-    if !write(tx, &key, &merged.record, merged.created).await? {
-        // A concurrent transaction has inserted it: the next attempt reads it.
-        return Err(overtaken());
+    if merged.created {
+        if !insert(tx, &key, &merged.record).await? {
+            // A concurrent transaction has inserted it: the next attempt reads it.
+            return Err(overtaken());
+        }
+    } else {
+        let is_last = merged.record.principal.is_none() && numbers.are_unchanged();
+        update(tx, &key, &merged.record, is_last).await?;
     }
     if let Some(principal) = &merged.record.principal {
         make_room(tx, principal, &key, limits.per_principal, &mut numbers).await?;
@@ -159,11 +171,11 @@ async fn upsert(
         // The transaction is rolled back.
         return Err(StoreErrorKind::Full.into());
     }
-    numbers.write(tx).await?;
+    numbers.write_last(tx).await?;
     Ok(merged.into())
 }
 
-/// Removes the principal's least recently seen other rows above the limit (S6).
+/// Removes the principal's least recently seen other rows above the limit (S6). The principal is locked.
 async fn make_room(
     tx: &mut Tx<'_>,
     principal: &Principal,
@@ -172,7 +184,6 @@ async fn make_room(
     numbers: &mut Numbers,
 ) -> Result<(), Failed> {
     let principal = principal_bytes(principal);
-    tx.query(LOCK_PRINCIPAL, &[&principal]).await?;
     let rows = tx.query(OF_PRINCIPAL, &[&principal]).await?;
     let rows: i64 = first(&rows, |columns| columns.get())?.unwrap_or(0);
     // The row itself stays.
@@ -263,37 +274,8 @@ impl PostgresStore {
         }
         Ok(())
     }
-}
 
-#[async_trait]
-impl SubscriptionStore for PostgresStore {
-    async fn upsert(
-        &self,
-        new: &NewSubscription,
-        limits: &SubscriptionLimits,
-        now: Timestamp,
-    ) -> Result<Upserted, StoreError> {
-        in_transaction!(self.database(), |tx| upsert(tx, new, limits, now))
-    }
-
-    async fn get(
-        &self,
-        which: &[SubscriptionRef],
-    ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
-        let (mut keys, mut ids) = (Vec::new(), Vec::new());
-        for (place, which) in which.iter().enumerate() {
-            match which {
-                SubscriptionRef::Key(key) => keys.push((place, key.as_bytes().as_slice())),
-                SubscriptionRef::Id(id) => ids.push((place, id.as_bytes().as_slice())),
-            }
-        }
-        let mut found = vec![None; which.len()];
-        self.find(BY_KEYS, &keys, &mut found).await?;
-        self.find(BY_IDS, &ids, &mut found).await?;
-        Ok(found)
-    }
-
-    async fn page(
+    async fn walk(
         &self,
         audience: &Audience,
         after: Option<&EndpointKey>,
@@ -326,6 +308,53 @@ impl SubscriptionStore for PostgresStore {
             walk.take(&rows)?;
         }
         Ok(walk.page.finish("subscriptions"))
+    }
+}
+
+#[async_trait]
+impl SubscriptionStore for PostgresStore {
+    async fn upsert(
+        &self,
+        new: &NewSubscription,
+        limits: &SubscriptionLimits,
+        now: Timestamp,
+    ) -> Result<Upserted, StoreError> {
+        let database = self.database();
+        if let Some(upserted) = insert_unknown(database, new, limits, now).await? {
+            return Ok(upserted);
+        }
+        in_transaction!(database, |tx| upsert(tx, new, limits, now))
+    }
+
+    async fn get(
+        &self,
+        which: &[SubscriptionRef],
+    ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
+        let (mut keys, mut ids) = (Vec::new(), Vec::new());
+        for (place, which) in which.iter().enumerate() {
+            match which {
+                SubscriptionRef::Key(key) => keys.push((place, key.as_bytes().as_slice())),
+                SubscriptionRef::Id(id) => ids.push((place, id.as_bytes().as_slice())),
+            }
+        }
+        let mut found = vec![None; which.len()];
+        self.find(BY_KEYS, &keys, &mut found).await?;
+        self.find(BY_IDS, &ids, &mut found).await?;
+        Ok(found)
+    }
+
+    async fn page(
+        &self,
+        audience: &Audience,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        let walk = self.walk(audience, after, limit, now);
+        match after {
+            None => reading_together::page(self, audience, limit, now, walk).await,
+            Some(_) => walk.await,
+        }
     }
 
     async fn owned_by(

@@ -1,4 +1,4 @@
--- Version 6. `web_push` stands for the schema. Text sorts by its bytes, independent of the database's locale.
+-- Version 8. `web_push` stands for the schema. Text sorts by its bytes, independent of the database's locale.
 
 -- One row, written with the tables.
 CREATE TABLE web_push.tower_web_push_version (version bigint NOT NULL);
@@ -219,7 +219,7 @@ CREATE INDEX delivery_worker ON web_push.delivery (worker) WHERE worker IS NOT N
 CREATE TABLE web_push.worker (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     beat_at bigint NOT NULL,
-    -- Set by whoever takes its rows. It does not beat any more, but enlists again.
+    -- Set by the worker that takes its rows. It does not beat any more, but enlists again.
     dead boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 
@@ -279,4 +279,10 @@ CREATE TABLE web_push.outbox_refused (
     code text NOT NULL,
     detail text NOT NULL,
     refused_at bigint NOT NULL
+);
+
+-- The number of live subscriptions at the beginning of a day, which is its midnight in UTC.
+CREATE TABLE web_push.day_count (
+    day bigint PRIMARY KEY,
+    live bigint NOT NULL
 );

@@ -65,7 +65,7 @@ pub(super) const TAKE_AT_ONCE: &str = concat!(
     ", fresh AS MATERIALIZED (SELECT origin, coalesce(max(turn) FILTER (WHERE band = 0), 0) AS high, \
          coalesce(max(turn) FILTER (WHERE band = 1), 0) AS normal, \
          coalesce(max(turn) FILTER (WHERE band = 2), 0) AS low FROM leased GROUP BY origin), \
-     served AS (UPDATE web_push.origin AS o SET takes = o.takes + 1, \
+     served AS (UPDATE web_push.origin AS o SET takes = o.takes % 1073741824 + 1, \
          turns = ARRAY[greatest(o.turns[1], fresh.high), greatest(o.turns[2], fresh.normal), \
              greatest(o.turns[3], fresh.low)], \
          served = CASE WHEN $7::boolean OR (SELECT count(*) FROM fresh) < $8::bigint \

@@ -149,7 +149,7 @@ impl Beating {
     pub(super) fn new(database: &Database, listening: Option<&Arc<Listening>>) -> Self {
         let pool = || Source::Pool(database.pool.clone());
         // A beat that was lost by a crash of the server is as good as one that was not written.
-        let begin = connection::begin(STATEMENT);
+        let begin = connection::begin(STATEMENT, Duration::ZERO);
         let begin = format!("{begin}; SET LOCAL synchronous_commit = off");
         Self {
             source: listening.map_or_else(pool, |listening| Source::Url(Arc::clone(listening))),

@@ -47,13 +47,14 @@ impl RedisStore {
         }
     }
 
-    /// Urgent broadcasts come first, and leave others a share (L3).
+    /// Urgent broadcasts come first, and leave others a share (L3). `take` is the number of the list, which decides where the
+    /// shares of short ones are rounded up.
     pub(super) async fn expandable_broadcasts(
         &self,
         limit: usize,
+        take: u64,
         now: Timestamp,
     ) -> Result<Vec<Expansion>, StoreError> {
-        let take = self.inner.listings.fetch_add(1, Ordering::Relaxed);
         let mut kinds = [Listed::default(), Listed::default()];
         // Broadcasts past their deadline have to be skipped until they are expired.
         while kinds.iter().any(|kind| kind.left(limit) > 0) {

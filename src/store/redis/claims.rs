@@ -96,7 +96,7 @@ impl RedisStore {
         let left = request.limit.saturating_sub(claims.rows.len());
         let room = |head: &Head| {
             let taken = taken.get(&head.origin).copied().unwrap_or(0);
-            let room = request.room_for(&head.origin).saturating_sub(taken);
+            let room = request.most_of(&head.origin).saturating_sub(taken);
             if head.is_probed { room.min(1) } else { room }
         };
         let mut heads = match request.per_origin {
@@ -126,7 +126,7 @@ impl RedisStore {
         Ok(dealt == 0 || (is_exact && claims.rows.len() - before >= dealt))
     }
 
-    /// Returns origins with ready rows that the request has room for, those served longest ago first, at most about as many
+    /// Returns origins with ready rows that the request admits, those served longest ago first, at most about as many
     /// as there are rows to claim. Makes rows ready first whose time has come, in at most `wakes` scripts.
     async fn heads(
         &self,
@@ -158,7 +158,7 @@ impl RedisStore {
         }
     }
 
-    /// As [`heads`](Self::heads), where the request has room for named origins only: others are not read, of which there may
+    /// As [`heads`](Self::heads), where the request admits named origins only: others are not read, of which there may
     /// be any number.
     async fn heads_named(
         &self,
@@ -168,7 +168,7 @@ impl RedisStore {
         now: Timestamp,
         wakes: &mut usize,
     ) -> Result<Vec<Head>, StoreError> {
-        let named = request.rooms.iter().filter(|(_, room)| **room > 0);
+        let named = request.origins.iter().filter(|(_, room)| **room > 0);
         let mut named: Vec<_> = named.map(|(origin, _)| origin.as_str()).collect();
         let mut heads = Vec::new();
         // Without names too: rows become ready.

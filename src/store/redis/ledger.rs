@@ -1,5 +1,7 @@
 //! The ledger in Redis. Each operation is a few scripts.
 
+use std::sync::atomic::Ordering;
+
 use async_trait::async_trait;
 
 use super::reply::Reply;
@@ -22,7 +24,8 @@ impl DeliveryLedger for RedisStore {
     }
 
     async fn expandable(&self, limit: usize, now: Timestamp) -> Result<Vec<Expansion>, StoreError> {
-        self.expandable_broadcasts(limit, now).await
+        let take = self.inner.listings.fetch_add(1, Ordering::Relaxed);
+        self.expandable_broadcasts(limit, take, now).await
     }
 
     async fn enqueue_page(
@@ -44,6 +47,9 @@ impl DeliveryLedger for RedisStore {
         Ok(claims)
     }
 
+    // `settle_with` (L23) keeps its default, and the caller makes two calls. A script that fails, at a damaged key for example,
+    // keeps what it wrote before. So one script for both could leave the changes made and the rows unsettled; its caller would
+    // take neither for done, and a subscription's failure would be counted twice.
     async fn settle(
         &self,
         rows: &[(ClaimToken, Settlement)],

@@ -42,6 +42,7 @@ use self::link::{Limits, Link, LinkError};
 use self::script::{Args, Operation};
 use super::StoreError;
 use super::heartbeat::Heartbeat;
+use super::readable::KnownDamage;
 
 /// Keeps everything in Redis (6.2 and newer) or Valkey, shared by any number of handles, processes and machines.
 ///
@@ -136,6 +137,8 @@ struct Inner {
     pulled: AtomicU64,
     /// The number of lists of broadcasts to expand, for their rotation.
     listings: AtomicU64,
+    /// The numbers of days that cannot be read.
+    damaged_days: KnownDamage,
 }
 
 impl Inner {
@@ -150,6 +153,7 @@ impl Inner {
             pruned_origins: Mutex::default(),
             pulled: AtomicU64::default(),
             listings: AtomicU64::default(),
+            damaged_days: KnownDamage::default(),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::store::readable::{
     ReadablePage, UNREADABLE_ORIGIN, UNREADABLE_REASON, readable_or_none, report_unreadable_origins,
 };
 use crate::store::reason::corrupt;
-use crate::store::{LedgerStats, Pause, PauseReason, STEP, Tally};
+use crate::store::{LedgerStats, OldestDue, Pause, PauseReason, STEP, Tally};
 use crate::subscription::Origin;
 
 /// The number of attempts of a change. Each failure means that a concurrent change succeeded.
@@ -198,7 +198,7 @@ impl RedisStore {
         &self,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {
-        if !self.expandable_broadcasts(1, now).await?.is_empty() {
+        if !self.expandable_broadcasts(1, 0, now).await?.is_empty() {
             return Ok(Some(now));
         }
         for _ in 0..WAKES {
@@ -220,18 +220,19 @@ impl RedisStore {
     pub(super) async fn ledger_stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {
         let mut answer = Reply::of(self.run(&STATS, &Args::at(now)).await?)?;
         let (depth, leased) = (answer.number()?, answer.number()?);
-        let mut oldest: Option<Timestamp> = None;
-        for head in answer {
-            let head = bytes(head)?;
-            if !head.is_empty() {
-                let head = time(&head)?;
-                oldest = Some(oldest.map_or(head, |oldest| oldest.min(head)));
+        let mut oldest = OldestDue::default();
+        while let (Some(origin), Some(at)) = (answer.next(), answer.next()) {
+            let origin = text(bytes(origin)?).ok();
+            let origin = origin.and_then(|name| Origin::parse(&name).ok());
+            let at = bytes(at)?;
+            if !at.is_empty() {
+                oldest.note(origin.as_ref(), time(&at)?);
             }
         }
-        Ok(LedgerStats::new(
+        Ok(LedgerStats::by_push_service(
             depth,
             leased,
-            oldest.filter(|at| *at <= now),
+            oldest.until(now),
         ))
     }
 }

@@ -6,7 +6,7 @@ use super::content::{audience, audience_text, push_broadcast};
 use super::pack::{Unpacked, pack};
 use super::reply::{Fields, Reply, bytes, bytes_or_nil, number, parse, text, time};
 use super::script::{
-    Args, DUE_SCHEDULES, FIRE, MOVE_SCHEDULES, NEXT_FIRE, PUT_SCHEDULE, RECORD_RUN,
+    Args, DUE_SCHEDULES, FIRE, MOVE_SCHEDULES, NEXT_FIRE, PUT_SCHEDULE, RECORD_DAYS, RECORD_RUN,
     REMOVE_SCHEDULES, REMOVE_UNCHANGED_SCHEDULE,
 };
 use super::{RedisStore, StoreError};
@@ -16,7 +16,7 @@ use crate::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName, We
 use crate::store::message_parts::MessageParts;
 use crate::store::readable::ReadablePage;
 use crate::store::reason::corrupt;
-use crate::store::{Fired, Firing, ScheduleStore, StoreErrorKind};
+use crate::store::{DAYS, DayCount, Fired, Firing, ScheduleStore, StoreErrorKind};
 use crate::subscription::SubscriptionId;
 
 /// Firings that one script makes.
@@ -127,6 +127,16 @@ fn read_schedule(owner: &[u8], name: Vec<u8>, raw: &[u8]) -> Result<Schedule, St
     let daily = read_time(&text(line()?.to_vec())?)?;
     let plan = read_plan(owner, &text(name)?, line()?)?;
     Ok(Schedule::new(plan, daily, next_fire_at))
+}
+
+/// Parses the number of a day.
+fn read_day(raw: &[u8]) -> Result<DayCount, StoreError> {
+    let mut words = raw.splitn(2, |octet| *octet == b' ');
+    let mut word = || words.next().ok_or_else(|| corrupt("the number of a day"));
+    Ok(DayCount {
+        day: time(word()?)?,
+        live: parse(word()?)?,
+    })
 }
 
 impl RedisStore {
@@ -268,5 +278,23 @@ impl ScheduleStore for RedisStore {
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError> {
         let last = bytes_or_nil(self.read("HGET", "meta", "last_run").await?)?;
         last.map(|last| time(&last)).transpose()
+    }
+
+    async fn record_days(&self, counts: &[DayCount]) -> Result<(), StoreError> {
+        let mut args = Args::default().number(DAYS);
+        for count in counts {
+            args = args.time(count.day).number(count.live);
+        }
+        self.run(&RECORD_DAYS, &args).await.map(|_| ())
+    }
+
+    async fn days(&self, now: Timestamp) -> Result<Vec<DayCount>, StoreError> {
+        let mut page = ReadablePage::new(usize::MAX);
+        for raw in Reply::of(self.read("ZRANGE", "days", &["0", "-1"]).await?)? {
+            page.push(bytes(raw).and_then(|raw| read_day(&raw)))?;
+        }
+        let mut days = page.finish_once("days", &self.inner.damaged_days);
+        days.retain(|count| count.day <= now);
+        Ok(days)
     }
 }

@@ -173,6 +173,7 @@ scripts! {
         FIRE = "fire",
         NEXT_FIRE = "next_fire",
         RECORD_RUN = "record_run",
+        RECORD_DAYS = "record_days",
     }
     VAPID_KEYS("common", "vapid_keys") {
         LIST_KEYS = "list",
@@ -200,6 +201,48 @@ mod tests {
                 .collect();
             assert_eq!(defined, *names);
         }
+    }
+
+    /// What ends, removes or postpones something runs on a full server, whichever command it happens to write first. An
+    /// operation that is not named here adds data, only reads, or begins with a removal in any case.
+    #[test]
+    fn what_frees_memory_begins_with_a_write_that_needs_none() {
+        const EVEN_WHEN_FULL: [&str; 23] = [
+            "begin",
+            "expandable",
+            "cancel",
+            "hold",
+            "expire",
+            "pull",
+            "prune",
+            "erase",
+            "lapse",
+            "heads",
+            "claim",
+            "settle",
+            "next_due",
+            "enlist",
+            "beat",
+            "rescue",
+            "pause",
+            "tally",
+            "apply",
+            "purge",
+            "move_schedules",
+            "record_run",
+            "record_days",
+        ];
+        let mut begins = Vec::new();
+        for (script, names) in ALL {
+            for name in *names {
+                let start = format!("function operations.{name}()\n");
+                let (_, body) = script.source.split_once(&start).unwrap();
+                if body.trim_start().starts_with("even_when_full()\n") {
+                    begins.push(*name);
+                }
+            }
+        }
+        assert_eq!(begins, EVEN_WHEN_FULL);
     }
 
     /// A cluster, and a user whose rights are `~{prefix}*`, refuse keys that begin otherwise.

@@ -12,8 +12,8 @@ use crate::observe;
 use crate::store::layout;
 use crate::store::reason::misconfigured;
 
-/// The version of what is stored under a prefix. Versions 1 to 5 were in use before the first release.
-pub(super) const FORMAT: i64 = 6;
+/// The version of what is stored under a prefix. Versions 1 to 6 were in use before the first release.
+pub(super) const FORMAT: i64 = 7;
 /// The oldest server that has all the commands.
 const OLDEST: (u32, u32) = (6, 2);
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::error::outrun;
-use super::reply::{bytes, number, unexpected};
+use super::reply::{Reply, number, unexpected};
 use super::rows::{pack_row, principal_text, status_text, unpack_row};
 use super::script::{APPLY, Args, PURGE, UPSERT};
 use super::{RedisStore, StoreError};
@@ -24,39 +24,66 @@ const TRIES: usize = 100;
 /// Changes that one script makes.
 const CHANGED_AT_ONCE: usize = 1000;
 
+/// The packed rows that an upsert merges with, empty if there is none.
+#[derive(Default)]
+struct Standing {
+    /// The row of its endpoint.
+    row: Vec<u8>,
+    /// The row that it replaces.
+    replaced: Vec<u8>,
+}
+
+fn unpack_or_none(raw: &[u8]) -> Result<Option<SubscriptionRecord>, StoreError> {
+    (!raw.is_empty()).then(|| unpack_row(raw)).transpose()
+}
+
 impl RedisStore {
-    /// Merges with the stored rows and writes. Returns `None` if they have changed meanwhile.
+    /// Reads what an upsert merges with.
+    async fn standing(&self, new: &NewSubscription) -> Result<Standing, StoreError> {
+        let keys = [Some(new.key()), new.replaced_key()];
+        let refs: Vec<_> = keys
+            .into_iter()
+            .flatten()
+            .map(SubscriptionRef::Key)
+            .collect();
+        let mut raw = self.raw_rows(&refs).await?.into_iter();
+        let mut next = || raw.next().flatten().unwrap_or_default();
+        Ok(Standing {
+            row: next(),
+            replaced: next(),
+        })
+    }
+
+    /// Merges with the rows as they were read and writes, in one script. Returns the rows as they are if those have changed.
     async fn try_upsert(
         &self,
         new: &NewSubscription,
+        read: Standing,
         limits: &SubscriptionLimits,
         now: Timestamp,
-    ) -> Result<Option<Upserted>, StoreError> {
-        let key = new.key();
-        let replaces = new.replaced_key();
-        let keys: Vec<_> = [Some(key), replaces].into_iter().flatten().collect();
-        let refs: Vec<_> = keys.into_iter().map(SubscriptionRef::Key).collect();
-        let mut raw = self.raw_rows(&refs).await?.into_iter();
-        let standing_raw = raw.next().flatten();
-        let replaced_raw = raw.next().flatten();
-        let unpack = |raw: &Option<Vec<u8>>| raw.as_deref().map(unpack_row).transpose();
-        let standing = unpack(&standing_raw)?;
-        let replaced = unpack(&replaced_raw)?;
+    ) -> Result<Result<Upserted, Standing>, StoreError> {
+        let standing = unpack_or_none(&read.row)?;
+        let replaced = unpack_or_none(&read.replaced)?;
         let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
-            return Ok(Some(Upserted::Conflict));
+            return Ok(Ok(Upserted::Conflict));
         };
+        let replaces = new.replaced_key();
         let args = Args::default()
-            .with(*key.as_bytes())
-            .with(standing_raw.unwrap_or_default())
+            .with(*new.key().as_bytes())
+            .with(read.row)
             .with(replaces.map_or_else(Vec::new, |key| key.as_bytes().to_vec()))
-            .with(replaced_raw.unwrap_or_default())
+            .with(read.replaced)
             .with(pack_row(&merged.record))
             .number(limits.total)
             .number(limits.per_principal)
             .number(limits.unproven);
-        match bytes(self.run(&UPSERT, &args).await?)?.as_slice() {
-            b"stored" => Ok(Some(merged.into())),
-            b"again" => Ok(None),
+        let mut answer = Reply::of(self.run(&UPSERT, &args).await?)?;
+        match answer.bytes()?.as_slice() {
+            b"stored" => Ok(Ok(merged.into())),
+            b"again" => Ok(Err(Standing {
+                row: answer.bytes()?,
+                replaced: answer.bytes()?,
+            })),
             b"full" => Err(StoreErrorKind::Full.into()),
             b"unproven" => Err(StoreError::too_many_unproven()),
             // S1: ids are unique.
@@ -149,9 +176,15 @@ impl SubscriptionStore for RedisStore {
         limits: &SubscriptionLimits,
         now: Timestamp,
     ) -> Result<Upserted, StoreError> {
+        // Most subscriptions are new: a wrong guess costs as much as a look. One that replaces another or is assigned has rows.
+        let mut read = match new.replaced_key().is_some() || new.assign.is_some() {
+            true => self.standing(new).await?,
+            false => Standing::default(),
+        };
         for _ in 0..TRIES {
-            if let Some(upserted) = self.try_upsert(new, limits, now).await? {
-                return Ok(upserted);
+            match self.try_upsert(new, read, limits, now).await? {
+                Ok(upserted) => return Ok(upserted),
+                Err(changed) => read = changed,
             }
         }
         Err(outrun())

@@ -1,15 +1,15 @@
 //! Copying a store that is in use.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::InterruptHandle;
 
-use super::connection::{self, Connection, create_private};
+use super::connection::{self, Connection};
 use super::error::{failed_to_open, misconfigured};
+use super::part::Part;
 use super::schema;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -58,13 +58,16 @@ impl Stop {
 /// Copies the store in `from` to the new file `to`. Stopped, it leaves no file.
 pub(super) fn copy(from: &Path, to: &Path, stop: &Stop) -> Result<(), StoreError> {
     let conn = open(from).map_err(|error| error.about(from.display()))?;
-    let part = Part::create(to).map_err(|error| error.about(to.display()))?;
+    let about_target = |error: StoreError| error.about(to.display());
+    check_target(to).map_err(about_target)?;
+    let part = Part::create(to)
+        .map_err(|error| about_target(StoreError::new(StoreErrorKind::Misconfigured, error)))?;
     let both = format!("{} to {}", from.display(), to.display());
     stop.check(&conn)?;
     fill(&conn, &part.path).map_err(|error| error.about(both))?;
     stop.check(&conn)?;
     part.finish(to)
-        .map_err(|error| unfinished(error).about(to.display()))
+        .map_err(|error| about_target(unfinished(error)))
 }
 
 /// Opens an existing store without changing it.
@@ -86,66 +89,29 @@ fn fill(conn: &Connection, part: &Path) -> Result<(), StoreError> {
         .map_err(failed_to_open)
 }
 
-/// The copy under a temporary name, removed on drop unless it was finished.
-struct Part {
-    path: PathBuf,
-}
-
-impl Part {
-    /// Creates an empty private file in the target folder, so that renaming stays within one file system.
-    fn create(to: &Path) -> Result<Self, StoreError> {
-        let to = connection::absolute(to)?;
-        let Some(name) = to.file_name() else {
-            return Err(misconfigured("not the name of a file"));
-        };
-        // A dangling symbolic link counts as existing.
-        if fs::symlink_metadata(&to).is_ok() {
-            return Err(misconfigured("the file exists already"));
-        }
-        // SQLite would apply a remaining log to the copy.
-        for kind in ["wal", "shm", "journal"] {
-            let mut log = name.to_owned();
-            log.push(format!("-{kind}"));
-            let log = to.with_file_name(log);
-            if fs::symlink_metadata(&log).is_ok() {
-                return Err(misconfigured(format!(
-                    "remove {} first: it belongs to another file",
-                    log.display()
-                )));
-            }
-        }
-        let mut hidden = OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}.part", uuid::Uuid::new_v4().simple()));
-        let path = to.with_file_name(hidden);
-        create_private(&path)?;
-        Ok(Self { path })
+/// Refuses a name that is in use, also by the log of a file that was there.
+fn check_target(to: &Path) -> Result<(), StoreError> {
+    let to = connection::absolute(to)?;
+    let Some(name) = to.file_name() else {
+        return Err(misconfigured("not the name of a file"));
+    };
+    // A dangling symbolic link counts as existing.
+    if fs::symlink_metadata(&to).is_ok() {
+        return Err(misconfigured("the file exists already"));
     }
-
-    /// Syncs the file and gives it its final name.
-    fn finish(self, to: &Path) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()?;
-        // Unlike a rename, a link never replaces a file that was created meanwhile.
-        match fs::hard_link(&self.path, to) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-            // Not every file system has hard links.
-            Err(_) if fs::symlink_metadata(to).is_err() => fs::rename(&self.path, to)?,
-            Err(error) => return Err(error),
+    // SQLite would apply a remaining log to the copy.
+    for kind in ["wal", "shm", "journal"] {
+        let mut log = name.to_owned();
+        log.push(format!("-{kind}"));
+        let log = to.with_file_name(log);
+        if fs::symlink_metadata(&log).is_ok() {
+            return Err(misconfigured(format!(
+                "remove {} first: it belongs to another file",
+                log.display()
+            )));
         }
-        #[cfg(unix)]
-        if let Some(folder) = self.path.parent() {
-            File::open(folder)?.sync_all()?;
-        }
-        Ok(())
     }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        // Fails if the file was renamed.
-        let _ = fs::remove_file(&self.path);
-    }
+    Ok(())
 }
 
 fn unfinished(error: io::Error) -> StoreError {

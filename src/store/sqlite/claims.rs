@@ -76,7 +76,7 @@ pub(super) fn claim(
     };
     let room = |head: &Head| match head.is_probed {
         true => 1,
-        false => request.room_for(&head.origin),
+        false => request.most_of(&head.origin),
     };
     let rooms: Vec<_> = origins.iter().map(room).collect();
     deal(&rooms, request.limit, |index, wanted| {

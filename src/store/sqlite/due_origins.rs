@@ -10,9 +10,11 @@ use super::connection::Connection;
 use super::liveness;
 use super::query::{Columns, all, execute, first, integer};
 use crate::clock::Timestamp;
-use crate::store::readable::{UNREADABLE_ORIGIN, UNREADABLE_REASON, report_unreadable_origins};
+use crate::store::readable::{
+    UNREADABLE_ORIGIN, UNREADABLE_REASON, readable_or_none, report_unreadable_origins,
+};
 use crate::store::rules::{BANDS, aside_sql};
-use crate::store::{ClaimRequest, PauseReason, STEP, StoreError};
+use crate::store::{ClaimRequest, OldestDue, PauseReason, STEP, StoreError};
 use crate::subscription::Origin;
 
 /// Origins read by one statement.
@@ -42,8 +44,9 @@ pub(super) const LATER: &str = concat!(
     "SELECT min(at) FROM delivery INDEXED BY delivery_waiting WHERE turn IS NULL AND leased = ?1 AND at > ?2 AND at < ",
     aside_sql!()
 );
-pub(super) const LONGEST: &str =
-    "SELECT min(at) FROM delivery INDEXED BY delivery_waiting WHERE turn IS NULL AND leased = ?1";
+pub(super) const LONGEST: &str = "SELECT at, origin FROM delivery INDEXED BY delivery_waiting \
+     WHERE turn IS NULL AND leased = ?1 ORDER BY at LIMIT 1";
+pub(super) const NAME: &str = "SELECT origin FROM origin WHERE id = ?1";
 pub(super) const HEAD: &str = "SELECT at FROM delivery INDEXED BY delivery_ready WHERE origin = ?1 AND band = ?2 AND turn IS NOT NULL \
      ORDER BY turn, broadcast, key LIMIT 1";
 
@@ -60,7 +63,7 @@ pub(super) struct Head {
 #[derive(Default)]
 pub(super) struct Front {
     pub(super) heads: Vec<Head>,
-    /// The number of origins that were read of those that the request has room for.
+    /// The number of origins that were read of those that the request admits.
     pub(super) reads: usize,
     /// Whether others may stand behind them.
     pub(super) is_cut: bool,
@@ -133,8 +136,8 @@ pub(super) fn wake(conn: &Connection, now: Timestamp) -> Result<bool, StoreError
     Ok(woken == STEP)
 }
 
-/// Returns origins with ready rows that the request has room for, those served longest ago first. Of those that it has room
-/// for it reads at most as many as there are rows to claim, origins in the request, and [`STEP`]. Those without room stay in
+/// Returns origins with ready rows that the request admits, those served longest ago first. Of these
+/// it reads at most as many as there are rows to claim, origins in the request, and [`STEP`]. The others stay in
 /// front, any number of them.
 pub(super) fn ready(
     conn: &Connection,
@@ -144,7 +147,7 @@ pub(super) fn ready(
     if request.per_origin == 0 {
         return ready_named(conn, request, now);
     }
-    let most = request.limit.saturating_add(request.rooms.len()) + STEP;
+    let most = request.limit.saturating_add(request.origins.len()) + STEP;
     let mut front = Front {
         is_cut: request.limit > 0,
         ..Front::default()
@@ -158,7 +161,7 @@ pub(super) fn ready(
         for origin in origins {
             last = (origin.turn, origin.id);
             let name = origin.origin.as_ref();
-            if name.is_none_or(|name| request.room_for(name) > 0) {
+            if name.is_none_or(|name| request.most_of(name) > 0) {
                 front.read(conn, origin, now)?;
             }
         }
@@ -166,14 +169,14 @@ pub(super) fn ready(
     Ok(front)
 }
 
-/// As [`ready`], where the request has room for named origins only: others are not read, of which there may be any number.
+/// As [`ready`], where the request admits named origins only: others are not read, of which there may be any number.
 fn ready_named(
     conn: &Connection,
     request: &ClaimRequest,
     now: Timestamp,
 ) -> Result<Front, StoreError> {
     let mut named = Vec::new();
-    for (origin, room) in &request.rooms {
+    for (origin, room) in &request.origins {
         if *room > 0 {
             named.extend(first(conn, READY_NAMED, [origin.as_str()], Ready::read)?);
         }
@@ -297,7 +300,7 @@ pub(super) fn next(
 }
 
 /// The earliest due time of the rows that are next in turn at each origin, and of those that wait longest.
-pub(super) fn oldest(conn: &Connection) -> Result<Option<Timestamp>, StoreError> {
+pub(super) fn oldest(conn: &Connection) -> Result<OldestDue, StoreError> {
     let ready = all(
         conn,
         READY,
@@ -306,18 +309,33 @@ pub(super) fn oldest(conn: &Connection) -> Result<Option<Timestamp>, StoreError>
     )?;
     let left = integer(STEP - ready.len());
     let paused = all(conn, PAUSED, [left], |row| row.get::<i64>())?;
-    let mut oldest: Option<Timestamp> = None;
+    let mut oldest = OldestDue::default();
     for id in ready.into_iter().chain(paused) {
+        let mut heads = Vec::new();
         for band in 0..BANDS {
-            let head = first(conn, HEAD, params![id, integer(band)], |row| row.time())?;
-            oldest = oldest.into_iter().chain(head).min();
+            heads.extend(first(conn, HEAD, params![id, integer(band)], |row| {
+                row.time()
+            })?);
+        }
+        if let Some(head) = heads.into_iter().min() {
+            oldest.note(name(conn, id)?.as_ref(), head);
         }
     }
     for leased in [true, false] {
-        let at = first(conn, LONGEST, [leased], |row| row.time_or_null())?;
-        oldest = oldest.into_iter().chain(at.flatten()).min();
+        let longest = first(conn, LONGEST, [leased], |row| {
+            Ok((row.time()?, row.get::<i64>()?))
+        })?;
+        if let Some((at, id)) = longest {
+            oldest.note(name(conn, id)?.as_ref(), at);
+        }
     }
     Ok(oldest)
+}
+
+/// The name of an origin; `None` if it cannot be read.
+fn name(conn: &Connection, id: i64) -> Result<Option<Origin>, StoreError> {
+    let name = readable_or_none(first(conn, NAME, [id], |row| row.get::<String>()))?;
+    Ok(name.flatten().and_then(|name| Origin::parse(&name).ok()))
 }
 
 #[cfg(test)]
@@ -371,7 +389,7 @@ mod tests {
                 heads, reads: read, ..
             } = ready(&conn, &request, now).unwrap();
             assert_eq!(heads.len(), 8);
-            assert!(oldest(&conn).unwrap() == Some(at(1)));
+            assert!(oldest(&conn).unwrap().earliest() == Some(at(1)));
             assert_eq!(next(&conn, None, now).unwrap(), Some(now));
             let claims = claims::claim(&conn, &request, None, now).unwrap();
             assert_eq!(claims.rows.len(), 8);
@@ -399,10 +417,10 @@ mod tests {
             }
             let mut request = ClaimRequest::new(8, Duration::from_secs(45));
             request.per_origin = 0;
-            // One ready, one paused, one without rows, one without room, one unknown.
+            // One ready, one paused, one without rows, one that is not admitted, one unknown.
             for (number, room) in [(1, 5), (3, 5), (2, 5), (4, 0), (999_999, 5)] {
                 let origin = Origin::parse(&format!("https://push{number}.example"));
-                request.rooms.insert(origin.unwrap(), room);
+                request.origins.insert(origin.unwrap(), room);
             }
             let claims = claims::claim(&conn, &request, None, at(4000)).unwrap();
             assert_eq!(claims.rows.len(), 1);

@@ -35,9 +35,11 @@ const ENQUEUE: &str = "INSERT INTO delivery (broadcast, key, origin, band, turn,
 pub(super) const MOVE_CURSOR: &str =
     "UPDATE broadcast SET cursor = ?2, expand_at = ?3 WHERE seq = ?1";
 
+/// Lists broadcasts to expand. `take` is the number of the list, which decides where the shares of short ones are rounded up.
 pub(super) fn expandable(
     conn: &Connection,
     limit: usize,
+    take: u64,
     now: Timestamp,
 ) -> Result<Vec<Expansion>, StoreError> {
     let (now, longest) = (now.as_millis(), (now + LONGEST_PAGE).as_millis());
@@ -74,7 +76,7 @@ pub(super) fn expandable(
         Ok::<_, StoreError>(found)
     };
     let (mut found, mut others) = (list(true)?, list(false)?);
-    let [of_urgent, of_others, _] = shares(limit, 0, [found.len(), others.len(), 0]);
+    let [of_urgent, of_others, _] = shares(limit, take, [found.len(), others.len(), 0]);
     found.truncate(of_urgent);
     others.truncate(of_others);
     found.append(&mut others);

@@ -66,7 +66,8 @@ impl DeliveryLedger for SqliteStore {
     }
 
     async fn expandable(&self, limit: usize, now: Timestamp) -> Result<Vec<Expansion>, StoreError> {
-        self.read(move |conn| expansion::expandable(conn, limit, now))
+        let take = self.listings.fetch_add(1, Ordering::Relaxed);
+        self.read(move |conn| expansion::expandable(conn, limit, take, now))
             .await
     }
 
@@ -148,12 +149,12 @@ impl DeliveryLedger for SqliteStore {
         subscriptions: &[SubscriptionRecord],
         now: Timestamp,
     ) -> Result<Erased, StoreError> {
+        let mut erased = Erased::default();
         if self.has_outbox() {
             // First: what a worker opens meanwhile is among the broadcasts.
-            self.erase_from_outbox(user).await?;
+            erased.broadcasts = self.erase_from_outbox(user).await?;
         }
         let erasure = Arc::new(Erasure::new(user, subscriptions, now));
-        let mut erased = Erased::default();
         let mut last = Some(i64::MIN);
         while let Some(after) = last {
             let erasure = Arc::clone(&erasure);

@@ -20,6 +20,7 @@ mod liveness;
 mod lock_file;
 mod log;
 mod outbox;
+mod part;
 mod pauses;
 #[cfg(test)]
 mod plans;
@@ -42,7 +43,7 @@ mod worker;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 pub use ::rusqlite;
 use tokio::sync::oneshot;
@@ -57,6 +58,7 @@ use self::threads::{Threads, spawn};
 use self::watch::Watch;
 use self::worker::ask;
 use super::StoreError;
+use super::readable::KnownDamage;
 
 /// Number of reader connections: a long count does not block pages and statuses.
 const READERS: usize = 3;
@@ -122,8 +124,12 @@ pub struct SqliteStore {
     threads: Arc<Threads>,
     /// The last origin that a step of pruning has looked at.
     pruned_origin: Arc<AtomicI64>,
+    /// The number of lists of broadcasts to expand so far.
+    listings: Arc<AtomicU64>,
     /// When the queue may be searched for rows that cannot be read: a search reads all of it.
     searched_until: Arc<AtomicI64>,
+    /// The numbers of days that cannot be read.
+    damaged_days: Arc<KnownDamage>,
 }
 
 impl SqliteStore {
@@ -202,7 +208,9 @@ impl SqliteStore {
             prefix,
             threads: Arc::new(threads),
             pruned_origin: Arc::new(AtomicI64::new(i64::MIN)),
+            listings: Arc::default(),
             searched_until: Arc::new(AtomicI64::new(i64::MIN)),
+            damaged_days: Arc::default(),
         }
     }
 

@@ -63,17 +63,20 @@ impl SqliteStore {
         Ok(statement.id)
     }
 
-    /// Removes entries for a user alone (L17).
-    pub(super) async fn erase_from_outbox(&self, user: &Principal) -> Result<(), StoreError> {
+    /// Removes entries for a user alone (L22). Returns their number.
+    pub(super) async fn erase_from_outbox(&self, user: &Principal) -> Result<u64, StoreError> {
+        let mut erased = 0;
         for (list, remove) in [(WAITING, REMOVE), (REFUSED, DROP)] {
             let mut last = Some(i64::MIN);
             while let Some(after) = last {
                 let user = user.clone();
                 let step = self.write(move |conn| erase(conn, &user, list, remove, after));
-                last = step.await?;
+                let (removed, after) = step.await?;
+                erased += removed;
+                last = after;
             }
         }
-        Ok(())
+        Ok(erased)
     }
 }
 
@@ -204,24 +207,26 @@ pub(super) fn stats(conn: &Connection) -> Result<OutboxStats, StoreError> {
     ))
 }
 
-/// Removes entries for a user alone in one step over those after `after`. Returns the last one; `None` if there are no more.
+/// Removes entries for a user alone in one step over those after `after`. Returns their number, and the last one of the step;
+/// `None` if there are no more.
 fn erase(
     conn: &Connection,
     user: &Principal,
     list: &'static str,
     remove: &'static str,
     after: i64,
-) -> Result<Option<i64>, StoreError> {
+) -> Result<(u64, Option<i64>), StoreError> {
     let entries = all(conn, list, params![after, integer(STEP)], entry)?;
+    let mut removed = 0;
     for entry in &entries {
         // One that cannot be read is refused by a worker.
         let audience = serde_json::from_str(&entry.audience).ok();
         if audience.is_some_and(|audience: Audience| audience == Audience::User(user.clone())) {
-            execute(conn, remove, [entry.seq])?;
+            removed += execute(conn, remove, [entry.seq])? as u64;
         }
     }
     let last = entries.last().filter(|_| entries.len() == STEP);
-    Ok(last.map(|entry| entry.seq))
+    Ok((removed, last.map(|entry| entry.seq)))
 }
 
 #[cfg(test)]

@@ -78,7 +78,7 @@ pub(super) fn next_due(
     worker: Option<i64>,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
-    if holding::is_resuming(conn)? || !expandable(conn, 1, now)?.is_empty() {
+    if holding::is_resuming(conn)? || !expandable(conn, 1, 0, now)?.is_empty() {
         return Ok(Some(now));
     }
     let claim = due_origins::next(conn, worker, now)?;
@@ -99,6 +99,6 @@ pub(super) fn next_due(
 pub(super) fn stats(conn: &Connection, now: Timestamp) -> Result<LedgerStats, StoreError> {
     let depth = first(conn, DEPTH, [], |row| row.count())?.unwrap_or(0);
     let leased = first(conn, LEASED, [now.as_millis()], |row| row.count())?.unwrap_or(0);
-    let oldest_due = due_origins::oldest(conn)?.filter(|at| *at <= now);
-    Ok(LedgerStats::new(depth, leased, oldest_due))
+    let oldest = due_origins::oldest(conn)?.until(now);
+    Ok(LedgerStats::by_push_service(depth, leased, oldest))
 }

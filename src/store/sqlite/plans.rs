@@ -94,10 +94,7 @@ const SHORT: &[(&str, &str)] = &[
         due_origins::LATER,
         "COVERING INDEX delivery_waiting (leased=? AND at>? AND at<?)",
     ),
-    (
-        due_origins::LONGEST,
-        "COVERING INDEX delivery_waiting (leased=?)",
-    ),
+    (due_origins::LONGEST, "INDEX delivery_waiting (leased=?)"),
     (
         due_origins::HEAD,
         "INDEX delivery_ready (origin=? AND band=?",
@@ -107,6 +104,7 @@ const SHORT: &[(&str, &str)] = &[
         due_origins::READY_NAMED,
         "INDEX sqlite_autoindex_origin_1 (origin=?)",
     ),
+    (due_origins::NAME, "INTEGER PRIMARY KEY (rowid=?)"),
     (due_origins::PLACE, "INTEGER PRIMARY KEY (rowid=?)"),
     (due_origins::SERVED, "INTEGER PRIMARY KEY (rowid=?)"),
     (due_origins::BRING_FORWARD, "INTEGER PRIMARY KEY (rowid=?)"),

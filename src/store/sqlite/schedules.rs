@@ -1,5 +1,7 @@
 //! Schedules in SQLite.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use rusqlite::params;
 
@@ -11,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::message::Topic;
 use crate::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName, Weekdays, Zone};
 use crate::store::readable::ReadablePage;
-use crate::store::{Fired, Firing, ScheduleStore, StoreError};
+use crate::store::{DAYS, DayCount, Fired, Firing, ScheduleStore, StoreError};
 use crate::subscription::SubscriptionId;
 
 macro_rules! columns {
@@ -56,6 +58,12 @@ pub(super) const FIRE: &str = "UPDATE schedule SET next_fire_at = ?4 \
 pub(super) const NEXT: &str = "SELECT min(next_fire_at) FROM schedule INDEXED BY schedule_due";
 const RECORD_RUN: &str = "INSERT INTO meta (name, value) VALUES ('last_run', ?1) \
      ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)";
+const RECORD_DAY: &str =
+    "INSERT INTO day_count (day, live) VALUES (?1, ?2) ON CONFLICT (day) DO NOTHING";
+/// Deletes all but the latest days.
+pub(super) const TRIM_DAYS: &str = "DELETE FROM day_count \
+     WHERE day <= (SELECT day FROM day_count ORDER BY day DESC LIMIT 1 OFFSET ?1)";
+pub(super) const DAYS_UNTIL: &str = "SELECT day, live FROM day_count WHERE day <= ?1 ORDER BY day";
 
 /// The owner of the application's own schedules.
 const APPLICATION: &[u8] = &[];
@@ -107,6 +115,13 @@ fn time(columns: &mut Columns<'_, '_>) -> Result<DailyTime, StoreError> {
         .and_then(|(hour, minute)| DailyTime::new(hour, minute).ok())
         .ok_or_else(|| corrupt("a time of day"))?;
     Ok(time.in_zone(Zone::stored(&zone)).on(weekdays))
+}
+
+fn day(columns: &mut Columns<'_, '_>) -> Result<DayCount, StoreError> {
+    Ok(DayCount {
+        day: columns.time()?,
+        live: columns.count()?,
+    })
 }
 
 /// Reads on behind schedules that cannot be read (D5).
@@ -276,6 +291,32 @@ impl ScheduleStore for SqliteStore {
         self.read(|conn| {
             let sql = "SELECT value FROM meta WHERE name = 'last_run'";
             first(conn, sql, [], |row| row.time())
+        })
+        .await
+    }
+
+    async fn record_days(&self, counts: &[DayCount]) -> Result<(), StoreError> {
+        let counts = counts.to_vec();
+        self.write(move |conn| {
+            for count in &counts {
+                let values = params![count.day.as_millis(), integer(count.live)];
+                execute(conn, RECORD_DAY, values)?;
+            }
+            execute(conn, TRIM_DAYS, [integer(DAYS)]).map(|_| ())
+        })
+        .await
+    }
+
+    async fn days(&self, now: Timestamp) -> Result<Vec<DayCount>, StoreError> {
+        let known = Arc::clone(&self.damaged_days);
+        self.read(move |conn| {
+            let mut page = ReadablePage::new(usize::MAX);
+            for row in all(conn, DAYS_UNTIL, [now.as_millis()], |columns| {
+                Ok(day(columns))
+            })? {
+                page.push(row)?;
+            }
+            Ok(page.finish_once("days", &known))
         })
         .await
     }

@@ -105,7 +105,7 @@ fn upsert(
         make_room(conn, principal, &key, limits.per_principal)?;
     }
     if merged.created && total(conn)? > limits.total {
-        // The savepoint around this call is rolled back.
+        // What this call has done is rolled back.
         return Err(StoreErrorKind::Full.into());
     }
     Ok(merged.into())

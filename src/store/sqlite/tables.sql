@@ -282,3 +282,9 @@ CREATE TABLE schedule (
     PRIMARY KEY (owner, name)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX schedule_due ON schedule (next_fire_at);
+
+-- The number of live subscriptions at the beginning of a day, which is its midnight in UTC.
+CREATE TABLE day_count (
+    day INTEGER PRIMARY KEY,
+    live INTEGER NOT NULL
+) STRICT;

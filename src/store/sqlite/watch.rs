@@ -1,6 +1,6 @@
 //! Hints of changes by others: applications that write into the outbox, and other processes that open broadcasts.
 //!
-//! SQLite tells nobody about a commit. But each connection knows a number that is another one after others have committed,
+//! SQLite tells no other connection about a commit. But each connection knows a number that is another one after others have committed,
 //! and reading it takes some microseconds: `PRAGMA data_version`. A thread with a connection of its own reads it all the
 //! time.
 
@@ -18,7 +18,7 @@ use super::outbox;
 use super::query::first;
 use crate::store::{Changes, StoreError};
 
-/// The time between two looks at an application's file, while anybody listens.
+/// The time between two looks at an application's file, while there are listeners.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// The same for a file of the store's own, which seldom has more than one process.
 const LOOK_AGAIN_ALONE: Duration = Duration::from_millis(50);
@@ -63,8 +63,8 @@ impl Watch {
             };
             match asked {
                 Ok(Asked::Hints(listener)) => {
-                    // The worker may have taken its first step before this look: what was committed between them would be
-                    // nobody's news.
+                    // The worker may have taken its first step before this look: neither of them would
+                    // see what was committed between them.
                     let _ = self.look();
                     let _ = listener.try_send(());
                     listeners.push(listener);

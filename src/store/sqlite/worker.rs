@@ -1,7 +1,7 @@
 //! The threads that hold the connections: one writer and a few readers.
 //!
-//! The writer runs all waiting changes in one transaction, each under a savepoint of its own, and answers after the
-//! commit. Concurrent callers share one sync of the disk.
+//! The writer runs all waiting changes in one transaction, each after the first under a savepoint of its own, and answers after
+//! the commit. Concurrent callers share one sync of the disk.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -134,6 +134,10 @@ fn give_way(took: Duration) {
 }
 
 /// Runs `first` and the jobs queued behind it in one transaction. Returns for how long others could not write.
+///
+/// The first one needs no savepoint: if it fails, there is nothing else to keep. Under a savepoint SQLite copies each page before
+/// its first change, and after each statement that fires a trigger it goes through all copies: a change of a thousand rows would
+/// take three times as long.
 fn transaction(
     conn: &Connection,
     first: Box<dyn Job>,
@@ -152,20 +156,23 @@ fn transaction(
         true => MAX_BATCH_TIME_IF_SHARED,
         false => MAX_BATCH_TIME,
     };
-    let mut batch = Vec::new();
-    let mut next = Some(first);
+    let done = first.run(conn);
+    if !done.is_ok {
+        roll_back(conn);
+        (done.answer)(None);
+        return started.elapsed();
+    }
+    let mut batch = vec![done];
     let mut outcome = Ok(());
-    while let Some(job) = next.take() {
-        if !job.is_abandoned() {
-            outcome = savepoint(conn, job, &mut batch);
-        }
-        if outcome.is_err() || batch.len() >= MAX_BATCH || started.elapsed() >= longest {
-            break;
-        }
+    while batch.len() < MAX_BATCH && started.elapsed() < longest {
         match commands.try_recv() {
-            Ok(Command::Run(job)) => next = Some(job),
+            Ok(Command::Run(job)) if job.is_abandoned() => {}
+            Ok(Command::Run(job)) => outcome = savepoint(conn, job, &mut batch),
             Ok(Command::Close) => commands.close(),
-            Err(_) => {}
+            Err(_) => break,
+        }
+        if outcome.is_err() {
+            break;
         }
     }
     // The file was there when the transaction began. A job that joined it may be younger than the end of the file.
@@ -178,15 +185,22 @@ fn transaction(
         })
         .and_then(|()| statement(conn, "COMMIT").map_err(CommitError::failed));
     let error = outcome.err();
-    if error.is_some() && !conn.is_autocommit() {
-        // The result does not matter: without a commit the file is unchanged.
-        let _ = statement(conn, "ROLLBACK");
+    if error.is_some() {
+        roll_back(conn);
     }
     let took = started.elapsed();
     for done in batch {
         (done.answer)(error.as_ref());
     }
     took
+}
+
+/// Ends the transaction, unless SQLite has done so: it does on some errors.
+fn roll_back(conn: &Connection) {
+    if !conn.is_autocommit() {
+        // The result does not matter: without a commit the file is unchanged.
+        let _ = statement(conn, "ROLLBACK");
+    }
 }
 
 /// Runs one job under its own savepoint: a failed job is rolled back, the others in the transaction stay.

@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use super::super::connection;
 use super::super::identity::Identity;
 use super::super::prefix::Prefix;
-use super::super::query::execute;
+use super::super::query::{all, execute};
 use super::*;
 use crate::store::StoreErrorKind;
 
@@ -122,6 +122,41 @@ async fn nothing_is_accepted_by_a_transaction_that_outlives_the_file() {
     }
     drop(jobs);
     writer.join().unwrap();
+}
+
+/// Whether it is the first of its transaction, which then ends, or a later one.
+#[tokio::test]
+async fn a_change_that_fails_takes_back_what_it_has_done_and_nothing_else() {
+    for failing in 0..4_i64 {
+        let (_folder, _path, conn) = shared_file();
+        let (jobs, mut queue) = mpsc::channel(QUEUE);
+        let changes = (0..4).map(|number| {
+            ask(&jobs, move |conn| {
+                execute(conn, "INSERT INTO worker (id) VALUES (?1)", [number])?;
+                if number == failing {
+                    return Err(StoreErrorKind::Full.into());
+                }
+                Ok(())
+            })
+        });
+        let changes = futures_util::future::join_all(changes);
+        let writer = thread::spawn(move || {
+            // All of them are waiting before the first one runs.
+            while queue.len() < 4 {
+                thread::yield_now();
+            }
+            while let Ok(Command::Run(job)) = queue.try_recv() {
+                transaction(&conn, job, &mut queue, None);
+            }
+            let ids = "SELECT id FROM worker ORDER BY id";
+            all(&conn, ids, [], |columns| columns.get::<i64>()).unwrap()
+        });
+        for (number, changed) in (0..).zip(changes.await) {
+            assert_eq!(changed.is_err(), number == failing, "{changed:?}");
+        }
+        let expected: Vec<_> = (0..4).filter(|number| *number != failing).collect();
+        assert_eq!(writer.join().unwrap(), expected);
+    }
 }
 
 /// The error with its causes, as the log has it.

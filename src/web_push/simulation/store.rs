@@ -20,11 +20,11 @@ use crate::schedule::{Schedule, ScheduleName};
 use crate::store::heartbeat::{Heartbeat, LOOK_AGAIN as LOOK_AT_OTHERS};
 use crate::store::{
     BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken,
-    Claims, CountFilter, Cursor, DeliveryLedger, Erased, Expansion, FailureSample, Fired, Firing,
-    LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription, Opened, PageWrite, Pause,
-    Pruned, ScheduleStore, Settled, Settlement, StoreError, StoreErrorKind, StoredVapidKey,
-    SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef,
-    SubscriptionStore, Tally, Upserted, VapidKeyStore,
+    Claims, CountFilter, Cursor, DayCount, DeliveryLedger, Erased, Expansion, FailureSample, Fired,
+    Firing, LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription, Opened,
+    PageWrite, Pause, Pruned, ScheduleStore, Settled, Settlement, StoreError, StoreErrorKind,
+    StoredVapidKey, SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord,
+    SubscriptionRef, SubscriptionStore, Tally, Upserted, VapidKeyStore,
 };
 use crate::subscription::{EndpointKey, Origin, SubscriptionId};
 use crate::vapid::{KeyId, SealedVapidKey};
@@ -523,5 +523,13 @@ impl ScheduleStore for Database {
 
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError> {
         plain!(self, self.memory.last_run())
+    }
+
+    async fn record_days(&self, counts: &[DayCount]) -> Result<(), StoreError> {
+        plain!(self, self.memory.record_days(counts))
+    }
+
+    async fn days(&self, now: Timestamp) -> Result<Vec<DayCount>, StoreError> {
+        plain!(self, self.memory.days(now))
     }
 }

@@ -97,6 +97,41 @@ async fn outcomes_whose_answer_was_lost_are_counted_as_they_were_written() {
     running.abort();
 }
 
+/// The time of its last claim is 0, and not unknown: of that no alert would tell.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_has_never_claimed_shows_it() {
+    let metrics = Metrics::default();
+    let _recorder = ::metrics::set_default_local_recorder(&metrics);
+    let world = World::at(FCM).await;
+    let (store, push) = tampered(&world).await;
+    store.fail("claim");
+    let running = tokio::spawn(push.run(pending()));
+    sleep(Duration::from_secs(5)).await;
+    let scrape = scrape(&metrics, &push).await;
+    let claimed = scrape.sum("web_push_last_claim_timestamp_seconds");
+    assert_eq!(claimed, 0.0, "{scrape:#?}");
+    running.abort();
+}
+
+/// A process knows the pauses that it has read last.
+#[tokio::test(start_paused = true)]
+async fn gates_are_closed_though_the_ledger_cannot_be_read() {
+    let metrics = Metrics::default();
+    let _recorder = ::metrics::set_default_local_recorder(&metrics);
+    let world = World::at(FCM).await;
+    let (store, push) = tampered(&world).await;
+    let (origin, now) = (Origin::parse(FCM).unwrap(), world.clock.now());
+    let pause = Pause::new(origin, now + MINUTE, PauseReason::RateLimited);
+    world.store.pause(&pause, now).await.unwrap();
+    push.tick().await.unwrap();
+    for failing in [None, Some("stats")] {
+        store.fail(failing);
+        let scrape = scrape(&metrics, &push).await;
+        let closed = scrape.sum("web_push_gates_closed{push_service=\"fcm\"}");
+        assert_eq!(closed, 1.0, "{failing:?}: {scrape:#?}");
+    }
+}
+
 /// The table may be the application's, which may count rows.
 #[tokio::test(start_paused = true)]
 async fn what_takes_long_to_count_is_not_counted_at_each_scrape() {

@@ -9,8 +9,9 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tower::ServiceExt as _;
 use tower_web_push::api::{AdminCredentials, ApiSettings};
+use tower_web_push::push_service::PushService;
 use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule};
-use tower_web_push::store::{ScheduleStore as _, SqliteStore};
+use tower_web_push::store::{DayCount, ScheduleStore as _, SqliteStore};
 use tower_web_push::vapid::VapidKey;
 use tower_web_push::{Registration, WebPushBuilder};
 
@@ -147,6 +148,41 @@ pub(super) async fn a_message_waits(alert: Alert) {
     let before = alert.quiet(&world.push).await;
     world.clock.advance(10 * MINUTE);
     alert.fires(&before, &world.push).await;
+    // It names the push service.
+    let now = scrape(&alert.metrics, &world.push).await;
+    let late = |service: PushService| {
+        let service = service.as_str();
+        let selector = format!("web_push_oldest_due_age_seconds{{push_service=\"{service}\"}}");
+        now.sum(&selector) > 300.0
+    };
+    let services = PushService::ALL.iter().copied();
+    assert!(services.filter(|one| late(*one)).eq([PushService::Fcm]));
+}
+
+/// No rule that pages an operator fires. No worker runs here.
+async fn wakes_no_operator(alert: &Alert, world: &World, before: &Scrape) {
+    let now = scrape(&alert.metrics, &world.push).await;
+    for rule in rules(RULES) {
+        assert!(
+            rule.severity != "page"
+                || rule.name == "WebPushWorkerMissing"
+                || !fires(&rule, &[before], &now),
+            "{rule:?}"
+        );
+    }
+}
+
+pub(super) async fn a_message_to_a_strangers_server_waits(alert: Alert) {
+    let world = World::at("https://push.stranger.example").await;
+    world.subscribers(1).await;
+    let down = Answer::status(StatusCode::SERVICE_UNAVAILABLE);
+    world.service.script(When::any(), down);
+    world.enqueue().await;
+    world.push.tick().await.unwrap();
+    let before = alert.quiet(&world.push).await;
+    world.clock.advance(10 * MINUTE);
+    alert.fires(&before, &world.push).await;
+    wakes_no_operator(&alert, &world, &before).await;
 }
 
 pub(super) async fn messages_are_accepted_late(alert: Alert) {
@@ -186,7 +222,7 @@ pub(super) async fn messages_are_too_large(alert: Alert) {
     alert.fires(&before, &world.push).await;
 }
 
-/// Anybody can subscribe with a server of their own: it wakes nobody.
+/// Any stranger can subscribe with a server of their own: it wakes no operator.
 pub(super) async fn messages_to_a_strangers_server_fail(alert: Alert) {
     let world = World::at("https://push.stranger.example").await;
     world.subscribers(25).await;
@@ -197,15 +233,7 @@ pub(super) async fn messages_to_a_strangers_server_fail(alert: Alert) {
     world.enqueue().await;
     world.settle().await;
     alert.fires(&before, &world.push).await;
-    let now = scrape(&alert.metrics, &world.push).await;
-    for rule in rules(RULES) {
-        assert!(
-            rule.severity != "page"
-                || rule.name == "WebPushWorkerMissing"
-                || !fires(&rule, &[&before], &now),
-            "{rule:?}"
-        );
-    }
+    wakes_no_operator(&alert, &world, &before).await;
 }
 
 /// No request fails: none is made.
@@ -398,6 +426,20 @@ pub(super) async fn a_row_is_damaged(alert: Alert) {
         .unwrap();
     push.tick().await.unwrap();
     alert.fires(&before, &push).await;
+    // The console reads the numbers of the days every few seconds.
+    let days = "web_push_unreadable_total{what=\"days\"}";
+    let today = [DayCount::new(2, world.clock.now())];
+    store.record_days(&today).await.unwrap();
+    // Damaged, still damaged, repaired, damaged anew.
+    for (live, counted) in [(-1, 1.0), (-1, 1.0), (2, 1.0), (-1, 2.0)] {
+        let change = format!("UPDATE day_count SET live = {live}");
+        assert_eq!(other.execute(&change, ()).unwrap(), 1);
+        for _ in 0..3 {
+            store.days(world.clock.now()).await.unwrap();
+        }
+        let now = scrape(&alert.metrics, &push).await;
+        assert_eq!(now.sum(days), counted, "{live}");
+    }
     drop((other, push));
     store.close().await.unwrap();
 }
@@ -431,6 +473,9 @@ pub(super) async fn daily_notifications_are_too_late(alert: Alert) {
     world.clock.advance(3 * 24 * 60 * MINUTE);
     world.settle().await;
     alert.fires(&before, &world.push).await;
+    // A process that has just started was never scraped before.
+    let now = scrape(&alert.metrics, &world.push).await;
+    assert!(fires(&alert.rule, &[], &now), "{now:#?}");
 }
 
 pub(super) async fn calls_fail(alert: Alert) {
@@ -488,16 +533,42 @@ pub(super) async fn claimed_rows_are_lost(alert: Alert) {
         When::any(),
         Answer::ordinary().after(Duration::from_secs(5)),
     );
-    world.enqueue().await;
     let sending = async {
         world.push.tick().await.unwrap();
     };
+    // The process stands still until its leases have ended, and another one sends.
+    let other = world
+        .replica_with(|builder| builder.in_flight_per_origin_at_least(20))
+        .await;
+    world.enqueue().await;
+    let taking_over = async {
+        sleep(Duration::from_secs(1)).await;
+        world.clock.advance(2 * MINUTE);
+        other.tick().await.unwrap();
+    };
+    tokio::join!(sending, taking_over);
+    // Why they are lost is looked for when an erasure would be over.
+    sleep(Duration::from_secs(5)).await;
+    world.push.tick().await.unwrap();
+    alert.fires(&before, &world.push).await;
+    // The rows of a user who is erased meanwhile are lost, too, and no process has them.
+    let before = scrape(&alert.metrics, &world.push).await;
+    let asked = world.asked();
+    world.enqueue().await;
     let erasing = async {
         sleep(Duration::from_secs(1)).await;
         world.push.forget(&"alice".into()).await.unwrap();
     };
+    let sending = async {
+        world.push.tick().await.unwrap();
+    };
     tokio::join!(sending, erasing);
-    alert.fires(&before, &world.push).await;
+    assert_eq!(world.asked() - asked, 12);
+    sleep(Duration::from_secs(5)).await;
+    world.push.tick().await.unwrap();
+    let now = scrape(&alert.metrics, &world.push).await;
+    let lost = |scrape: &Scrape| scrape.sum("web_push_settlements_lost_total");
+    assert_eq!(lost(&now), lost(&before), "{now:#?}");
 }
 
 pub(super) async fn the_api_fails(alert: Alert) {

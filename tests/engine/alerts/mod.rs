@@ -130,6 +130,7 @@ alerts! {
     the_clocks_disagree "WebPushClockFault"
     broadcasts_cannot_be_listed "WebPushStepFailing"
     a_message_waits "WebPushMessagesLate"
+    a_message_to_a_strangers_server_waits "WebPushMessagesLateElsewhere"
     messages_are_accepted_late "WebPushDeliverySlow"
     messages_are_too_large "WebPushNotAccepted"
     messages_to_a_strangers_server_fail "WebPushNotAcceptedAnywhere"
@@ -239,6 +240,8 @@ fn the_evaluator_tells_true_from_false() {
         ("1 - sum(a_total{k=\"w\"}) / sum(a_total) > 0.8", false),
         ("time() - a_total{k!=\"new\"} > 95", true),
         ("time() - a_total{k=\"new\"} > 95", false),
+        ("time() - a_total{k=\"new\"} < 92", true),
+        ("time() - a_total{k=\"new\"} < 91", false),
         ("absent(a_total)", false),
         ("absent(b_total)", true),
         ("b_total == 0", false),

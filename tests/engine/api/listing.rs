@@ -6,7 +6,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
-use tower_web_push::broadcast::{Audience, BroadcastState};
+use tower_web_push::broadcast::{Audience, BroadcastState, Tag};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::store::{
     BroadcastFilter, CountFilter, Liveness, ScheduleStore as _, SubscriptionFilter,
@@ -450,6 +450,22 @@ async fn all_that_match_are_exported_as_csv() {
     store.fail("list_subscriptions");
     assert!(body.frame().await.unwrap().is_err());
     assert!(body.frame().await.is_none());
+}
+
+/// Each page of an export has the rows that the filter takes, and no others.
+#[tokio::test]
+async fn the_filter_of_an_export_holds_for_all_of_its_pages() {
+    let world = World::with_api(|s| s.public_tags([Tag::parse("news").unwrap()])).await;
+    for number in 0..1_300 {
+        let (_, row) = world.browser();
+        let row = match number % 2 {
+            0 => with(&row, json!({"tags": ["news"]})),
+            _ => row,
+        };
+        assert_eq!(world.post("/subscribe", &row).await.status, 200);
+    }
+    let tagged = get(&world, "/subscriptions?format=csv&tag=news").await;
+    assert_eq!(tagged.text().split_terminator("\r\n").count(), 1 + 650);
 }
 
 async fn store_rows(store: &TamperedStore) -> u64 {

@@ -7,11 +7,14 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 use tower_web_push::WebPush;
 use tower_web_push::clock::Clock as _;
-use tower_web_push::store::{DeliveryLedger as _, Pause, PauseReason, ScheduleStore as _, Tally};
-use tower_web_push::subscription::Origin;
+use tower_web_push::store::{
+    Change, DeliveryLedger as _, Failure, Pause, PauseReason, RetireReason, ScheduleStore as _,
+    SubscriptionStore as _, Tally,
+};
+use tower_web_push::subscription::{Endpoint, Origin};
 use tower_web_push::testing::{Answer, When};
 
-use super::{FCM, World, full};
+use super::{FCM, World, full, with};
 use crate::support::tampered_store::TamperedStore;
 
 /// How long what `/ready` and `/ping` found in the store is good for.
@@ -322,6 +325,55 @@ async fn stats_count_subscriptions_queue_and_closed_gates() {
     assert_eq!(stats["missingKeys"], json!([]));
 }
 
+/// The history of `GET /stats`. Each day is written once, by whichever worker comes first.
+#[tokio::test(start_paused = true)]
+async fn the_number_of_live_subscriptions_is_kept_for_each_day() {
+    let world = World::new().await;
+    let days = async || {
+        world.settle().await;
+        let stats = world.admin(Method::GET, "/stats", &Value::Null).await;
+        stats.json()["days"].clone()
+    };
+    let day = |day: &str, live: u64| json!({"day": day, "live": live});
+    world.subscriber().await;
+    assert_eq!(days().await, json!([day("2027-01-15", 1)]));
+    world.subscriber().await;
+    world.clock.advance(Duration::from_secs(3 * 3600));
+    assert_eq!(days().await, json!([day("2027-01-15", 1)]));
+    world.clock.advance(Duration::from_secs(2 * 86_400));
+    let known = [day("2027-01-15", 1), day("2027-01-17", 2)];
+    assert_eq!(days().await, json!(known));
+}
+
+/// A day without a number would be missing for ever. What is retired is not counted.
+#[tokio::test(start_paused = true)]
+async fn a_number_that_could_not_be_written_is_written_later_that_day() {
+    let store = Arc::new(TamperedStore::default());
+    let world = World::with(|builder| builder.store(Arc::clone(&store))).await;
+    world.subscriber().await;
+    let (_, gone, _) = world.subscriber().await;
+    let gone: Endpoint = gone["endpoint"].as_str().unwrap().parse().unwrap();
+    let retired = Change::Retire {
+        key: gone.key(),
+        reason: RetireReason::Gone,
+        observed_at: world.clock.now(),
+        failure: Failure::default(),
+    };
+    let changed = store.apply(&[retired], world.clock.now()).await;
+    assert_eq!(changed.unwrap(), 1);
+    let days = async || {
+        let stats = world.admin(Method::GET, "/stats", &Value::Null).await;
+        stats.json()["days"].clone()
+    };
+    store.fail("record_days");
+    world.settle().await;
+    assert_eq!(days().await, json!([]));
+    store.fail(None);
+    world.clock.advance(Duration::from_secs(3 * 3600));
+    world.settle().await;
+    assert_eq!(days().await, json!([{"day": "2027-01-15", "live": 1}]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refused_sender_shows_in_stats_and_not_to_strangers() {
     let world = World::new().await;
@@ -356,6 +408,30 @@ async fn a_refused_sender_shows_in_stats_and_not_to_strangers() {
         .await;
     let stats = world.admin(Method::GET, "/stats", &Value::Null).await;
     assert_eq!(stats.json()["gates"], json!([]));
+}
+
+/// Strangers cause as many confirmations as they like.
+#[tokio::test(start_paused = true)]
+async fn confirmations_that_are_refused_are_no_sign_of_a_refused_sender() {
+    let world = World::new().await;
+    let refused = Answer::status(StatusCode::FORBIDDEN).with_body("invalid JWT provided");
+    world.service.script(When::any(), refused);
+    for _ in 0..8 {
+        let (_, json) = world.browser();
+        let daily = with(&json, json!({"notifyTime": {"utcHour": 8, "minute": 0}}));
+        assert_eq!(world.post("/subscribe", &daily).await.status, 200);
+    }
+    let gates = async || {
+        for _ in 0..2 {
+            world.settle().await;
+            world.clock.advance(Duration::from_secs(4));
+        }
+        let stats = world.admin(Method::GET, "/stats", &Value::Null).await;
+        stats.json()["gates"].as_array().unwrap().len()
+    };
+    assert_eq!(gates().await, 0);
+    world.notify(&json!({"title": "a"})).await;
+    assert_eq!(gates().await, 1, "messages of the application are");
 }
 
 #[tokio::test]

@@ -266,6 +266,11 @@ async fn a_setting_without_effect_is_refused_by_its_name() {
             builder().insecure_local_contact(),
         ),
         (
+            "endpoint_policy",
+            WebPush::builder_without_contact().endpoint_policy(EndpointPolicy::public_hosts()),
+            builder().endpoint_policy(EndpointPolicy::public_hosts()),
+        ),
+        (
             "seal_clear_keys",
             builder().key_encryption_keys(clear),
             builder().key_encryption_keys(encrypted.seal_clear_keys(true)),

@@ -12,7 +12,7 @@ use tower_web_push::error::BoxError;
 use tower_web_push::schedule::{
     Compose, DailyTime, NotifyType, Plan, Schedule, ScheduleLabel, Zone,
 };
-use tower_web_push::store::{Failure, PortableStore as _, ScheduleStore as _};
+use tower_web_push::store::{BroadcastFilter, Failure, PortableStore as _, ScheduleStore as _};
 
 use super::order::tampered;
 use super::world::*;
@@ -197,6 +197,86 @@ async fn a_schedule_whose_subscriber_comes_meanwhile_stays() {
         assert_eq!(left.len(), 1, "{is_replaced}");
         assert_eq!(left[0].time, expected[0].time);
     }
+}
+
+/// It replaces the schedule while the worker looks whether the row is back.
+#[tokio::test(start_paused = true)]
+async fn a_schedule_that_comes_with_its_subscriber_is_not_replaced_by_the_former_one() {
+    let world = world().await;
+    let (_, row) = at_nine(&world).await;
+    let now = world.clock.now();
+    let gone = [Change::delete(&row)];
+    world.store.apply(&gone, now).await.unwrap();
+    let mut schedule = world.store.schedules(Some(row.id)).await.unwrap().remove(0);
+    world.clock.advance(HOUR);
+    let (store, push) = tampered(&world).await;
+    store.delay("get", 2 * SECOND);
+    let copied = async {
+        tokio::time::sleep(3 * SECOND).await;
+        assert_eq!(world.store.schedules(Some(row.id)).await.unwrap(), []);
+        world.store.put(std::slice::from_ref(&row)).await.unwrap();
+        schedule.time = utc(10, 0);
+        world.store.put_schedule(&schedule).await.unwrap();
+    };
+    let (ticked, ()) = tokio::join!(push.tick(), copied);
+    ticked.unwrap();
+    let left = world.store.schedules(Some(row.id)).await.unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].time, utc(10, 0));
+}
+
+/// It counts what it has fired itself.
+#[tokio::test(start_paused = true)]
+async fn a_process_does_not_count_what_another_one_has_fired_meanwhile() {
+    let world = world().await;
+    at_nine(&world).await;
+    world.clock.advance(HOUR + MINUTE);
+    let (store, push) = tampered(&world).await;
+    store.delay("fire", 2 * SECOND);
+    let other = async {
+        tokio::time::sleep(SECOND).await;
+        world.push.tick().await.unwrap().fired
+    };
+    let (late, fired) = tokio::join!(push.tick(), other);
+    assert_eq!((late.unwrap().fired, fired), (0, 1));
+    assert!(store.take_calls().contains(&"fire"));
+}
+
+/// Each has its own recipients, and the application can list the broadcast of its own one.
+#[tokio::test]
+async fn schedules_of_the_application_fire_beside_those_of_subscribers() {
+    let world = world().await;
+    let (first, _) = at_nine(&world).await;
+    let (second, _) = world.subscribe().await;
+    for (name, minute) in [("early", 59), ("late", 58)] {
+        let time = utc(8, minute);
+        let to = Audience::All;
+        let scheduled = world
+            .push
+            .schedule(label(name), time, to, Message::new(name));
+        scheduled.await.unwrap();
+    }
+    world.clock.advance(HOUR + MINUTE);
+    for _ in 0..2 {
+        world.settle().await;
+    }
+    let texts = |browser: &UserAgent| {
+        let messages = browser.messages();
+        let mut texts: Vec<_> = messages
+            .iter()
+            .map(|message| message.text().unwrap().to_owned())
+            .collect();
+        texts.sort_unstable();
+        texts
+    };
+    assert_eq!(texts(&second), ["early", "late"]);
+    assert_eq!(
+        texts(&first),
+        ["early", "late", r#"{"title":"DAILY_CHECK"}"#]
+    );
+    let filter = BroadcastFilter::default();
+    let listed = world.push.broadcasts(&filter, None, 10).await.unwrap();
+    assert_eq!(listed.broadcasts.len(), 2);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod beside;
 mod budgets;
 mod building;
 mod calls;
+mod checking;
 mod commits;
 mod composing;
 mod copying;
@@ -14,6 +15,8 @@ mod downtimes;
 mod effects;
 mod holding;
 mod keys;
+#[cfg(feature = "tracing")]
+mod late_lines;
 mod leases;
 mod order;
 mod other_user;

@@ -79,7 +79,6 @@ async fn without_a_contact_nothing_is_claimed_and_nothing_is_lost() {
         .store(Arc::clone(&world.store))
         .clock(world.clock.clone())
         .client(world.service.clone())
-        .endpoint_policy(EndpointPolicy::public_hosts())
         .build()
         .await
         .unwrap();

@@ -6,8 +6,26 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tower_web_push::schedule::{DailyTime, ScheduleLabel};
 
+use super::order::tampered;
 use super::world::*;
 use crate::support::tampered_store::TamperedStore;
+
+#[tokio::test]
+async fn a_store_that_is_down_is_not_asked_for_a_page_of_each_broadcast() {
+    let world = World::at(FCM).await;
+    world.subscriber().await;
+    let (store, push) = tampered(&world).await;
+    for _ in 0..20 {
+        let queued = push.enqueue(Audience::All, Message::new("x"));
+        queued.await.unwrap();
+    }
+    store.take_calls();
+    store.fail("page");
+    push.tick().await.unwrap_err();
+    let calls = store.take_calls();
+    let pages = calls.iter().filter(|call| **call == "page").count();
+    assert!((1..=8).contains(&pages), "{calls:?}");
+}
 
 /// A row that waits for its second attempt is delivered whatever the other steps do.
 #[tokio::test(start_paused = true)]
@@ -30,7 +48,8 @@ async fn deliveries_continue_while_another_step_fails_or_hangs() {
             world.service.script(When::any().times(1), busy);
             let waiting = world.enqueue().await;
             world.settle().await;
-            assert_eq!(world.status(waiting).await.counts.pending, 1);
+            let counts = world.status(waiting).await.counts;
+            assert_eq!(counts.pending, 1, "{counts:?}, {call}");
             if call == "due_schedules" {
                 let label = ScheduleLabel::parse("daily").unwrap();
                 let time = DailyTime::new(9, 0).unwrap();

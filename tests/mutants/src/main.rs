@@ -24,7 +24,7 @@ use sets::{SETS, sources};
 
 const HELP: &str = "mutants [SET or FILE]... [OPTION]...
 
-Sets: pure (without a name), flow, rules, engine, stores, api.
+Sets: pure (without a name), flow, rules, values, deliver, engine, stores, postgres, redis, api.
 
   --list           prints the mutants, and builds nothing
   --again          only the mutants that survived the last run of these files

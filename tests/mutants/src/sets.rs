@@ -11,7 +11,7 @@ pub struct Set {
     pub tests: &'static [&'static str],
 }
 
-pub const SETS: [Set; 6] = [
+pub const SETS: [Set; 10] = [
     Set {
         name: "pure",
         files: &[
@@ -22,6 +22,7 @@ pub const SETS: [Set; 6] = [
             "src/deliver/endpoint_policy.rs",
             "src/deliver/evidence.rs",
             "src/deliver/origin_gate.rs",
+            "src/deliver/origin_gates.rs",
             "src/deliver/outcome.rs",
             "src/deliver/retry.rs",
             "src/deliver/retry_after.rs",
@@ -69,6 +70,50 @@ pub const SETS: [Set; 6] = [
             "src/store/heartbeat",
         ],
         tests: &["stores"],
+    },
+    Set {
+        name: "postgres",
+        files: &["src/store/postgres"],
+        tests: &["stores"],
+    },
+    Set {
+        name: "redis",
+        files: &["src/store/redis"],
+        tests: &["stores"],
+    },
+    Set {
+        name: "deliver",
+        files: &[
+            "src/deliver/address.rs",
+            "src/deliver/admission.rs",
+            "src/deliver/client.rs",
+            "src/deliver/connection_budget.rs",
+            "src/deliver/connector.rs",
+            "src/deliver/dialled.rs",
+            "src/deliver/error.rs",
+            "src/deliver/future.rs",
+            "src/deliver/guarded_resolver.rs",
+            "src/deliver/host_check.rs",
+            "src/deliver/http2_connection.rs",
+            "src/deliver/http2_permit.rs",
+            "src/deliver/http2_pool.rs",
+            "src/deliver/http2_stream.rs",
+            "src/deliver/local_error.rs",
+            "src/deliver/lookup_threads.rs",
+            "src/deliver/open_files.rs",
+            "src/deliver/resolver.rs",
+            "src/deliver/sender.rs",
+            "src/deliver/service.rs",
+            "src/deliver/shares.rs",
+            "src/deliver/socket.rs",
+            "src/deliver/unprocessed.rs",
+        ],
+        tests: &["engine"],
+    },
+    Set {
+        name: "values",
+        files: &["src/broadcast", "src/message", "src/push_service"],
+        tests: &["engine"],
     },
     Set {
         name: "api",

@@ -12,8 +12,8 @@ use tower_web_push::message::Message;
 use tower_web_push::push_service::PushService;
 use tower_web_push::schedule::{ScheduleLabel, ScheduleName};
 use tower_web_push::store::{
-    BroadcastFilter, Change, ClaimRequest, CountFilter, Cursor, Failure, FailureCause, Firing,
-    Liveness, NewBroadcast, NewSubscription, Pause, PauseReason, RetireReason, Settlement,
+    BroadcastFilter, Change, ClaimRequest, CountFilter, Cursor, DayCount, Failure, FailureCause,
+    Firing, Liveness, NewBroadcast, NewSubscription, Pause, PauseReason, RetireReason, Settlement,
     StoreError, StoreErrorKind, SubscriptionFilter, SubscriptionLimits, SubscriptionRef, Tally,
 };
 use tower_web_push::subscription::{
@@ -145,6 +145,7 @@ pub(super) async fn reads(store: &dyn Whole) -> Result<Reads, TestCaseError> {
     read(&mut of, store.due_schedules(10, Timestamp::MAX).await)?;
     read(&mut of, store.next_fire_at().await)?;
     read(&mut of, store.last_run().await)?;
+    read(&mut of, store.days(NOW).await)?;
     parts.push((Part::Schedules, of));
 
     let mut of = Vec::new();
@@ -250,6 +251,7 @@ async fn schedules(store: &dyn Whole) -> Result<(), TestCaseError> {
     let name = ScheduleName::Application(label);
     silent(store.remove_schedule(&name).await)?;
     silent(store.record_run(NOW).await)?;
+    silent(store.record_days(&[DayCount::new(5, NOW)]).await)?;
     Ok(())
 }
 

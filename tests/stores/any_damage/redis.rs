@@ -212,7 +212,7 @@ fn part(name: &[u8]) -> Part {
     match &*name {
         "meta" => Part::All,
         "vapid" | "active" => Part::Keys,
-        "fires" => Part::Schedules,
+        "fires" | "days" => Part::Schedules,
         "all" | "dead" | "expires" | "ids" | "numbers" | "retired" | "rows" | "stale" => {
             Part::Subscriptions
         }

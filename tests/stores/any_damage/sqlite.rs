@@ -203,7 +203,7 @@ fn part(table: &str) -> Part {
     match table {
         "meta" => Part::All,
         "vapid_key" => Part::Keys,
-        "schedule" => Part::Schedules,
+        "schedule" | "day_count" => Part::Schedules,
         _ if table.starts_with("subscription") => Part::Subscriptions,
         _ => Part::Ledger,
     }

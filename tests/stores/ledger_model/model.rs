@@ -265,7 +265,7 @@ impl Model {
 
     /// The number of rows of an origin that a claim may take: one if it is probed.
     pub(crate) fn room(&self, request: &ClaimRequest, origin: &Origin) -> usize {
-        let room = *request.rooms.get(origin).unwrap_or(&request.per_origin);
+        let room = *request.origins.get(origin).unwrap_or(&request.per_origin);
         room.min(self.origins.most(origin))
     }
 

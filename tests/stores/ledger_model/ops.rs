@@ -21,10 +21,11 @@ pub(crate) enum Op {
     Open(Opening),
     /// Opens the same broadcast again, as after a lost answer.
     OpenAgain(usize),
-    /// A worker reads expandable broadcasts, and keeps the result for later.
+    /// A worker reads expandable broadcasts some times, and keeps the last result for later: of eight lists one differs.
     Look {
         worker: usize,
         limit: usize,
+        times: usize,
     },
     /// A worker writes a page after the cursor that it last read.
     Page {
@@ -135,7 +136,8 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
             4 => opening().prop_map(Op::Open),
             1 => index.clone().prop_map(Op::OpenAgain),
-            2 => (worker.clone(), 1_usize..4).prop_map(|(worker, limit)| Op::Look { worker, limit }),
+            2 => (worker.clone(), 1_usize..4, 1_usize..9)
+                .prop_map(|(worker, limit, times)| Op::Look { worker, limit, times }),
             6 => (worker.clone(), index.clone(), vec(0..RECIPIENTS, 0..8), any::<bool>()).prop_map(
                 |(worker, which, recipients, is_last)| Op::Page { worker, which, recipients, is_last }
             ),

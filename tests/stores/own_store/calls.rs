@@ -26,7 +26,10 @@ impl DeliveryLedger for OwnStore {
     }
 
     async fn expandable(&self, limit: usize, now: Timestamp) -> Result<Vec<Expansion>, StoreError> {
-        let broadcasts = &self.begin()?.ledger.broadcasts;
+        let ledger = &mut self.begin()?.ledger;
+        let take = ledger.listings;
+        ledger.listings += 1;
+        let broadcasts = &ledger.broadcasts;
         let due = broadcasts
             .iter()
             .filter(|one| one.progress.is_expandable(one.expand_at, now));
@@ -38,7 +41,7 @@ impl DeliveryLedger for OwnStore {
         };
         let (mut urgent, others): (Vec<_>, Vec<_>) =
             due.into_iter().partition(|one| is_urgent(one));
-        let shares = shares(limit, 0, [urgent.len(), others.len(), 0]);
+        let shares = shares(limit, take, [urgent.len(), others.len(), 0]);
         urgent.truncate(shares[0]);
         let listed = urgent.into_iter().chain(others.into_iter().take(shares[1]));
         let expansion = |one: &Broadcast| {

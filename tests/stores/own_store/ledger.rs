@@ -22,6 +22,8 @@ pub(super) struct Ledger {
     pub(super) deliveries: Vec<Delivery>,
     pub(super) origins: BTreeMap<Origin, OriginRow>,
     last_fence: u64,
+    /// The number of lists of broadcasts to expand so far (L3).
+    pub(super) listings: u64,
 }
 
 pub(super) struct Broadcast {
@@ -186,8 +188,8 @@ impl Ledger {
             .filter(|(origin, row)| row.paused_until() <= now && self.has_ready(origin))
             .map(|(origin, row)| {
                 let room = match &row.pause {
-                    Some(pause) if pause.reason.is_probed() => request.room_for(origin).min(1),
-                    _ => request.room_for(origin),
+                    Some(pause) if pause.reason.is_probed() => request.most_of(origin).min(1),
+                    _ => request.most_of(origin),
                 };
                 (row.served, origin.clone(), room)
             })

@@ -102,6 +102,50 @@ async fn cancelling_again_goes_on_and_so_does_the_deadline() {
     assert_eq!(store.next_due(at(9999)).await.unwrap(), None);
 }
 
+/// Claims pass over the rows of a cancelled broadcast that stand between those of another one. More and more stand in front then,
+/// while steps end those of an older one elsewhere. Claims end them there too, and no others that they pass over.
+#[tokio::test]
+async fn cancelled_rows_in_front_of_others_do_not_wait_for_those_elsewhere() {
+    const ROWS: u32 = 3 * STEP as u32;
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let write = async |numbers: u32, origin: u32| {
+        let new = broadcast();
+        store.open(&new, at(0)).await.unwrap();
+        let rows: Vec<_> = (0..numbers)
+            .map(|number| delivery(number, origin))
+            .collect();
+        let written = store.enqueue_page(new.id, &Cursor::Start, &rows, &Cursor::End, at(0));
+        assert_eq!(written.await.unwrap(), PageWrite::Stored);
+        new.id
+    };
+    let elsewhere = write(8 * STEP as u32, 1).await;
+    let cancelled = write(ROWS, 0).await;
+    let paused = write(20, 0).await;
+    let sent = write(ROWS, 0).await;
+    store.cancel(elsewhere, at(1)).await.unwrap();
+    // With a call that is dropped after its first part, as above, none of its rows has ended.
+    let sql = "UPDATE web_push.broadcast SET is_cancelled = true WHERE seq = 2";
+    schema.run(sql).await;
+    store.hold(paused, true, at(1)).await.unwrap();
+    let mut claimed = 0;
+    for _ in 0..6 {
+        let claims = store.claim(&claim_of(900), at(2)).await.unwrap();
+        assert!(claims.rows.iter().all(|row| row.token.broadcast == sent));
+        claimed += claims.rows.len();
+    }
+    assert!(claimed > STEP * 3 / 2, "{claimed}");
+    assert!(status(&store, cancelled).await.counts.cancelled > STEP as u64);
+    let kept = status(&store, paused).await.counts;
+    assert_eq!((kept.pending, kept.cancelled), (20, 0));
+    store.hold(paused, false, at(3)).await.unwrap();
+    let back = store.claim(&claim_of(ROWS as usize), at(3)).await.unwrap();
+    let back = back.rows.iter().filter(|row| row.token.broadcast == paused);
+    assert_eq!(back.count(), 20);
+}
+
 /// More rows than one step ends, with concurrent claims, pages and cancellations.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_steps_and_many_hands_count_each_row_once() {

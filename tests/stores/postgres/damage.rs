@@ -206,6 +206,22 @@ async fn damage_of_one_origin_holds_up_no_others() {
     damage_of_one_origin_stays_there(&store, &damaged, at(1)).await;
 }
 
+/// The number of an origin's claims is only counted on.
+#[tokio::test]
+async fn a_number_of_claims_below_zero_stops_none() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    sending(&store, 10).await;
+    for damage in ["-1", "-9223372036854775808", "9223372036854775807"] {
+        let sql = format!("UPDATE web_push.origin SET takes = {damage}");
+        schema.run(&sql).await;
+        let claims = store.claim(&claim_of(2), at(1)).await.unwrap();
+        assert_eq!(claims.rows.len(), 2, "{damage}");
+    }
+}
+
 #[tokio::test]
 async fn a_subscription_that_cannot_be_read_holds_up_no_others() {
     let Some(schema) = Schema::fresh() else {

@@ -20,6 +20,21 @@ const BROADCASTS: usize = 6;
 const SUBSCRIPTIONS: u32 = 20;
 const DEADLOCKS: &str = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
 
+/// The URL of a schema, whose connections have its name.
+fn named(schema: &Schema) -> String {
+    format!("{}?application_name={}", schema.url, schema.name)
+}
+
+/// The number of deadlocks, once the connections to [`named`] are closed: they report theirs then.
+async fn deadlocks_at_last(schema: &Schema) -> i64 {
+    let connections = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}'",
+        schema.name
+    );
+    until(async || (schema.number(&connections).await == 0).then_some(())).await;
+    schema.number(DEADLOCKS).await
+}
+
 /// One of many concurrent clients.
 struct Hammer {
     store: PostgresStore,
@@ -197,12 +212,7 @@ async fn everything_at_once_fails_nowhere_and_adds_up() {
     let Some(schema) = Schema::fresh() else {
         return;
     };
-    let url = format!("{}?application_name={}", schema.url, schema.name);
-    let connections = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}'",
-        schema.name
-    );
-    let deadlocks = schema.number(DEADLOCKS).await;
+    let (url, deadlocks) = (named(&schema), schema.number(DEADLOCKS).await);
     let stores = [(); 2].map(|()| schema.builder().connect(&url));
     let stores = futures_util::future::try_join_all(stores).await.unwrap();
     let mut broadcasts = Vec::new();
@@ -235,8 +245,7 @@ async fn everything_at_once_fails_nowhere_and_adds_up() {
     let did = tasks.join_all().await;
     // A deadlock would be retried and not be visible. There must be none.
     drop(stores);
-    until(async || (schema.number(&connections).await == 0).then_some(())).await;
-    assert_eq!(schema.number(DEADLOCKS).await, deadlocks);
+    assert_eq!(deadlocks_at_last(&schema).await, deadlocks);
     let stores = [schema.store().await];
     for name in [
         "claim",
@@ -320,6 +329,47 @@ async fn one_principal_never_has_more_than_it_may_though_many_subscribe_at_once(
     assert_eq!(schema.number(counted).await, 5);
 }
 
+/// Calls for few rows of one user: one inserts a row while another one rewrites it, replaces it or removes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_subscribes_many_times_at_once_causes_no_deadlock() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let (url, deadlocks) = (named(&schema), schema.number(DEADLOCKS).await);
+    let store = schema.builder().connect(&url).await.unwrap();
+    let principal = Some(Principal::from("alice"));
+    let key_of = |number| subscription(number).subscription.endpoint().key();
+    let mut tasks = JoinSet::new();
+    for task in 0..8 {
+        let (store, principal) = (store.clone(), principal.clone());
+        tasks.spawn(async move {
+            for step in 0..100 {
+                let (row, other) = ((task + step) % 3, (task + 2 * step) % 3);
+                let now = at(i64::from(step));
+                let mut new = subscription(row);
+                new.principal = principal.clone();
+                new.replaces = (step % 3 == 0).then(|| key_of(other));
+                let limits = SubscriptionLimits::new(1000, 100);
+                store.upsert(&new, &limits, now).await.unwrap();
+                let delete = Change::Delete {
+                    key: key_of(other),
+                    principal: principal.clone(),
+                    observed_at: now,
+                };
+                if step % 4 == 0 {
+                    store.apply(&[delete], now).await.unwrap();
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+    drop(store);
+    assert_eq!(deadlocks_at_last(&schema).await, deadlocks);
+    let counted = "SELECT sum(number)::bigint FROM web_push.subscription_count";
+    let there = "SELECT count(*) FROM web_push.subscription";
+    assert_eq!(schema.number(counted).await, schema.number(there).await);
+}
+
 /// It waits for the other writer, and does not let the principal have one row more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_another_writes_is_removed_above_the_limit_too() {
@@ -345,4 +395,41 @@ async fn a_row_that_another_writes_is_removed_above_the_limit_too() {
     tokio::join!(upsert, commit);
     let there = "SELECT count(*) FROM web_push.subscription";
     assert_eq!(schema.number(there).await, 1);
+}
+
+/// A call that counts outcomes of a known origin and of a new one waits for the one that inserts the new one, and does not hold
+/// meanwhile what that one locks next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_of_a_new_origin_cause_no_deadlock() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.builder().connect(&named(&schema)).await.unwrap();
+    let [known, new] = [1, 2].map(|number| delivery(0, number).origin);
+    store
+        .tally(&[(known.clone(), Tally::new(1, 0))], at(0))
+        .await
+        .unwrap();
+    let mut other = client(&schema.url).await;
+    let other = other.transaction().await.unwrap();
+    let insert = format!("INSERT INTO {}.origin (origin) VALUES ($1)", schema.name);
+    other.execute(&insert, &[&new.as_str()]).await.unwrap();
+    let counts = [(known.clone(), Tally::new(2, 0)), (new, Tally::new(1, 1))];
+    let tally = async { store.tally(&counts, at(0)).await.unwrap() };
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}' AND wait_event_type = 'Lock'",
+        schema.name
+    );
+    let lock = async {
+        until(async || (schema.number(&waiting).await > 0).then_some(())).await;
+        let lock = format!(
+            "SELECT id FROM {}.origin WHERE origin = $1 FOR NO KEY UPDATE NOWAIT",
+            schema.name
+        );
+        let locked = other.query_one(&lock, &[&known.as_str()]).await;
+        other.commit().await.unwrap();
+        locked.expect("the waiting call holds nothing");
+    };
+    let (sums, ()) = tokio::join!(tally, lock);
+    assert_eq!(sums, [Tally::new(3, 0), Tally::new(1, 1)]);
 }

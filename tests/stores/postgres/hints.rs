@@ -15,9 +15,9 @@ use tower_web_push::message::Message;
 use tower_web_push::schedule::{DailyTime, Plan, Schedule, ScheduleLabel};
 use tower_web_push::store::deadpool_postgres::{Manager, Pool};
 use tower_web_push::store::{
-    Changes, DeliveryLedger as _, Fired, Firing, NewSubscription, Opened, OutboxRefusal,
-    OutboxSettlement, PostgresStore, ScheduleStore as _, StoreErrorKind, SubscriptionLimits,
-    SubscriptionStore as _,
+    Changes, DeliveryLedger as _, Fired, Firing, Idempotency, NewBroadcast, NewSubscription,
+    Opened, OutboxRefusal, OutboxSettlement, PostgresStore, ScheduleStore as _, StoreErrorKind,
+    SubscriptionLimits, SubscriptionStore as _,
 };
 use tower_web_push::testing::TestPushService;
 use tower_web_push::vapid::KeyId;
@@ -139,7 +139,7 @@ async fn what_is_opened_here_is_heard_without_a_connection_that_listens() {
     let store = schema.builder().with_pool(pool.clone()).await.unwrap();
     let mut changes = store.changes();
     assert!(changes.next().now_or_never().is_none());
-    let new = broadcast();
+    let new = with_key();
     let mut opening = store.open(&new, at(0));
     // The connection is withheld when it is opened, so that the call cannot notify.
     assert!((&mut opening).now_or_never().is_none());
@@ -156,6 +156,13 @@ async fn what_is_opened_here_is_heard_without_a_connection_that_listens() {
     assert_eq!(opening.await.unwrap(), Opened::New);
 }
 
+/// It goes alone: without a key it would be opened by a task, together with others.
+fn with_key() -> NewBroadcast {
+    let mut new = broadcast();
+    new.idempotency = Some(Idempotency::new(new.id.to_string(), [1; 32]));
+    new
+}
+
 /// One of several concurrent calls notifies for all. Another one does if that call is dropped.
 #[tokio::test]
 async fn what_one_would_have_told_for_another_is_told_though_it_was_dropped() {
@@ -169,7 +176,7 @@ async fn what_one_would_have_told_for_another_is_told_though_it_was_dropped() {
     // In another process: the workers of this one are told without a notification.
     let mut changes = schema.store().await.changes();
     heard(&mut changes).await;
-    let [first, second, third] = [(); 3].map(|()| broadcast());
+    let [first, second, third] = [(); 3].map(|()| with_key());
     let mut first = store.open(&first, at(0));
     let mut second = store.open(&second, at(0));
     let mut third = store.open(&third, at(0));

@@ -7,12 +7,16 @@ mod hints;
 mod marks;
 mod numbers;
 mod opening;
+mod opening_together;
 mod outages;
 mod outbox;
 mod pooler;
+mod reading_together;
 mod settling;
 mod stored;
+mod subscribing;
 mod tls;
+mod turns;
 mod workers;
 pub(crate) mod world;
 

@@ -87,6 +87,25 @@ async fn without_migrations_a_database_has_to_be_ready() {
     assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
 }
 
+#[tokio::test]
+async fn a_schema_without_a_store_is_not_made_one() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let existing = || schema.builder().existing_only();
+    let error = existing().connect(&schema.url).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname || '.' = 'web_push.'";
+    assert_eq!(schema.number(schemas).await, 0);
+    schema.run(&format!("CREATE SCHEMA {}", schema.name)).await;
+    existing().connect(&schema.url).await.unwrap_err();
+    let tables = "SELECT count(*) FROM pg_tables WHERE schemaname || '.' = 'web_push.'";
+    assert_eq!(schema.number(tables).await, 0);
+    schema.store().await;
+    let store = existing().connect(&schema.url).await.unwrap();
+    assert_eq!(store.pauses(at(0)).await.unwrap(), []);
+}
+
 /// The documented rights suffice.
 #[tokio::test]
 async fn a_role_that_only_works_works() {

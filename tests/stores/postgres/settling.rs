@@ -1,12 +1,13 @@
 //! Changes of subscriptions and outcomes in one transaction.
 
 use tower_web_push::broadcast::FinalOutcome;
+use tower_web_push::push_service::PushService;
 use tower_web_push::store::{
-    Change, Cursor, DeliveryLedger as _, Failure, NewDelivery, PageWrite, RetireReason, Settlement,
-    SubscriptionLimits, SubscriptionStore as _,
+    Change, Cursor, DeliveryLedger as _, Failure, FailureCause, NewDelivery, PageWrite,
+    RetireReason, Settlement, SubscriptionLimits, SubscriptionStore as _,
 };
 
-use super::world::{Schema, at, broadcast, claim_of, client, subscription, until};
+use super::world::{Schema, at, broadcast, claim_of, client, delivery, subscription, until};
 use crate::together::{both_are_written, neither_is_written};
 
 #[tokio::test]
@@ -28,6 +29,33 @@ async fn neither_is_written_if_one_fails() {
                CREATE TRIGGER broken BEFORE DELETE ON web_push.delivery \
                    FOR EACH ROW EXECUTE FUNCTION web_push.break()";
     neither_is_written(&store, async || schema.run(sql).await).await;
+}
+
+/// They name subscriptions: none outlives its broadcast, whether that is forgotten at once or pruned.
+#[tokio::test]
+async fn samples_of_failures_go_with_their_broadcast() {
+    const SAMPLES: &str = "SELECT count(*) FROM web_push.failure_sample";
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    for forget_when_over in [false, true] {
+        let mut new = broadcast();
+        new.forget_when_over = forget_when_over;
+        store.open(&new, at(0)).await.unwrap();
+        let rows = [delivery(1, 0)];
+        let (start, end) = (Cursor::Start, Cursor::End);
+        let written = store.enqueue_page(new.id, &start, &rows, &end, at(0)).await;
+        assert_eq!(written.unwrap(), PageWrite::Stored);
+        let token = store.claim(&claim_of(1), at(0)).await.unwrap().rows[0].token;
+        let cause = FailureCause::new(PushService::Other, Failure::new(Some(410), None));
+        let ends = [(token, Settlement::Failed(FinalOutcome::Gone, cause))];
+        store.settle(&ends, at(1)).await.unwrap();
+        let left = i64::from(!forget_when_over);
+        assert_eq!(schema.number(SAMPLES).await, left);
+        store.prune(at(9)).await.unwrap();
+        assert_eq!(schema.number(SAMPLES).await, 0, "{forget_when_over}");
+    }
 }
 
 /// A settlement may wait long for the counts of a broadcast that many processes send.

@@ -6,7 +6,7 @@ use tower_web_push::store::{DeliveryLedger as _, OutboxRefusal, OutboxSettlement
 use super::world::{Schema, at, client};
 use crate::support::stored;
 
-const TABLES: [&str; 17] = [
+const TABLES: [&str; 18] = [
     "tower_web_push_version",
     "meta",
     "subscription",
@@ -24,6 +24,7 @@ const TABLES: [&str; 17] = [
     "outbox",
     "outbox_refused",
     "subscription_number",
+    "day_count",
 ];
 
 #[tokio::test]

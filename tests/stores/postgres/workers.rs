@@ -82,6 +82,31 @@ async fn rows_of_a_dead_worker_are_put_aside_or_end() {
     assert!(again.iter().all(|row| row.attempt == 2));
 }
 
+/// A row that waits for its next attempt belongs to no process: the end of the one that made the last attempt does not make it due.
+#[tokio::test]
+async fn a_row_that_is_to_be_retried_outlives_its_worker() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let (ended, other) = (schema.store().await, schema.store().await);
+    sending(&ended, 3).await;
+    let rows = claimed(&ended, 0).await;
+    let again = [
+        (rows[0].token, Settlement::RetryAt(at(600))),
+        (rows[1].token, Settlement::Deferred(at(700))),
+    ];
+    let settled = ended.settle(&again, at(0)).await.unwrap();
+    assert_eq!(settled, [Settled::Done; 2]);
+    assert!(claimed(&other, 1).await.is_empty());
+    drop(ended);
+    let due = until(async || Some(claimed(&other, 2).await).filter(|rows| !rows.is_empty()));
+    let due: Vec<_> = due.await.iter().map(|row| row.token.key).collect();
+    assert_eq!(due, [rows[2].token.key], "the one that was leased");
+    assert_eq!(schema.number(WORKERS).await, 1);
+    assert!(claimed(&other, 599).await.is_empty());
+    assert_eq!(claimed(&other, 700).await.len(), 2);
+}
+
 /// After a restart of the only process.
 #[tokio::test]
 async fn a_worker_that_comes_later_finds_the_rows_of_the_one_before() {

@@ -10,7 +10,9 @@ use tower_web_push::store::{
 };
 use tower_web_push::vapid::KeyId;
 
-use super::world::{at, claim, connection, fresh_prefix, recipient, sending, store, subscription};
+use super::world::{
+    at, claim, connection, fresh_prefix, keys, recipient, sending, store, subscription,
+};
 use crate::support::servers::{self, Kind};
 use crate::unreadable::{
     Damaged, a_damaged_row_gives_its_id, a_damaged_row_is_left_out,
@@ -113,6 +115,35 @@ async fn damaged_counts_of_a_broadcast_hold_up_no_others() {
         let both = (damaged, healthy);
         damaged_counts_hold_up_no_others(&store, both, (at(1), at(3600))).await;
     }
+}
+
+/// With its counts a broadcast has lost that it is paused. Its rows, which are aside, end at its deadline, and nothing of it is
+/// left.
+#[tokio::test]
+async fn a_paused_broadcast_without_counts_leaves_nothing_aside() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let store = store(&url, &prefix).await;
+    let id = sending(&store, 4, 2).await;
+    store.hold(id, true, at(1)).await.unwrap();
+    assert_eq!(claim(&store, 9, at(1)).await.len(), 0);
+    let is_of_it = |key: &String| key.starts_with("a:") || key == "asides";
+    let left = keys(&url, &prefix).await.into_iter().filter(is_of_it);
+    assert_eq!(left.count(), 2, "its rows are aside");
+    let mut counts = format!("{{{prefix}}}:b:").into_bytes();
+    counts.extend_from_slice(id.as_bytes());
+    let mut delete = redis_rs::cmd("DEL");
+    let deleted: i64 = delete
+        .arg(counts)
+        .query_async(&mut connection(&url).await)
+        .await
+        .unwrap();
+    assert_eq!(deleted, 1);
+    assert_eq!(store.expire(9, at(3600)).await.unwrap(), 4);
+    let left = keys(&url, &prefix).await.into_iter().filter(is_of_it);
+    assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -130,7 +130,7 @@ async fn a_claim_for_named_origins_reads_no_others() {
     request.per_origin = 0;
     let named = [7, 77, 777].map(|number| delivery(number, ORIGINS).origin);
     let unknown = Origin::parse("https://unknown.example").unwrap();
-    request.rooms = named
+    request.origins = named
         .into_iter()
         .chain([unknown])
         .map(|origin| (origin, 5))

@@ -6,9 +6,9 @@ use tower_web_push::broadcast::{Audience, BroadcastId, BroadcastState, FinalOutc
 use tower_web_push::message::Message;
 use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule};
 use tower_web_push::store::{
-    Change, CountFilter, Cursor, DeliveryLedger, Liveness, NewBroadcast, NewDelivery, PageWrite,
-    Pause, PauseReason, PortableStore as _, RedisStore, ScheduleStore, Settled, Settlement,
-    StoreErrorKind, SubscriptionLimits, SubscriptionRecord, SubscriptionRef,
+    Change, CountFilter, Cursor, DeliveryLedger, Liveness, NewBroadcast, NewDelivery, Page,
+    PageWrite, Pause, PauseReason, PortableStore as _, RedisStore, ScheduleStore, Settled,
+    Settlement, StoreErrorKind, SubscriptionLimits, SubscriptionRecord, SubscriptionRef,
     SubscriptionStore as _, Tally,
 };
 
@@ -250,6 +250,8 @@ async fn a_full_server_lets_everything_end() {
         let expiring = {
             let mut new = subscription(1);
             new.subscription = new.subscription.with_expiration_time(Some(at(5)));
+            // It is retired and not deleted, which writes more than it removes.
+            new.principal = Some("carol".into());
             new
         };
         for new in [&of_alice, &expiring] {
@@ -263,6 +265,12 @@ async fn a_full_server_lets_everything_end() {
             .enqueue_page(to_alice.id, &Cursor::Start, &[row], &Cursor::End, at(0))
             .await;
         assert_eq!(written.unwrap(), PageWrite::Stored);
+        // Of a user without subscriptions nothing is removed before the broadcast is marked.
+        let mut to_bob = NewBroadcast::new(Audience::user("bob"), Message::new("x"), at(9999));
+        to_bob.recipients = 1;
+        let row = NewDelivery::new(endpoint(2).key(), endpoint(2).origin().clone());
+        to_bob.page = Some(Page::new(vec![row], Cursor::End));
+        store.open(&to_bob, at(0)).await.unwrap();
         let plan = Plan::Subscriber {
             subscription: of_alice.id,
             notify_type: NotifyType::DirectNotification,
@@ -299,16 +307,33 @@ async fn a_full_server_lets_everything_end() {
             Ok(erased) => assert_eq!((erased.deliveries, erased.broadcasts), (1, 1)),
             Err(error) => refused.push(("erase", error.kind())),
         }
+        match patient(&server)
+            .await
+            .erase(&"bob".into(), &[], at(1))
+            .await
+        {
+            Ok(erased) => {
+                assert_eq!(erased.broadcasts, 1);
+                let left = status(&store, to_bob.id, at(1)).await.counts;
+                assert_eq!((left.cancelled, left.pending), (1, 0));
+            }
+            Err(error) => refused.push(("erase without rows", error.kind())),
+        }
         match patient(&server).await.expire(100, at(3600)).await {
             Ok(expired) => assert_eq!(expired, 30),
             Err(error) => refused.push(("expire", error.kind())),
         }
         let purge = Change::Purge {
             before: at(0),
-            expired_before: at(9),
+            expired_before: at(0),
         };
         match patient(&server).await.apply(&[purge], at(10)).await {
-            Ok(purged) => assert_eq!(purged, 1),
+            Ok(purged) => {
+                assert_eq!(purged, 1);
+                let row = SubscriptionRef::Key(endpoint(1).key());
+                let row = store.get(&[row]).await.unwrap().remove(0).unwrap();
+                assert!(row.retired.is_some());
+            }
             Err(error) => refused.push(("purge", error.kind())),
         }
         assert_eq!(refused, []);

@@ -6,10 +6,10 @@ use tokio::time::{sleep, timeout};
 use tower_web_push::broadcast::FinalOutcome;
 use tower_web_push::store::redis_rs::{FromRedisValue, cmd};
 use tower_web_push::store::{
-    ClaimRequest, Claimed, DeliveryLedger as _, RedisStore, Settled, Settlement,
+    ClaimRequest, Claimed, DeliveryLedger as _, Pause, PauseReason, RedisStore, Settled, Settlement,
 };
 
-use super::world::{at, connection, fresh_prefix, sending, store};
+use super::world::{at, connection, delivery, fresh_prefix, sending, store};
 use crate::support::servers::{Kind, Server, shared};
 
 /// Longer than a worker may be silent.
@@ -86,6 +86,62 @@ async fn the_rows_of_a_worker_that_has_ended_are_due_long_before_its_lease_ends(
     let owned: u64 = ask(&url, &prefix, "ZCARD", &["owned"]).await;
     assert_eq!(owned, 200, "those of the worker that lives");
     assert_eq!(other.epoch(), Some(0));
+}
+
+/// A row that waits for its next attempt belongs to no process: the end of the one that made the last attempt does not make it due.
+#[tokio::test]
+async fn a_row_that_is_to_be_retried_outlives_its_worker() {
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let (ended, other) = (store(&url, &prefix).await, store(&url, &prefix).await);
+    sending(&ended, 3, 1).await;
+    let rows = claimed(&ended, 9, 0).await;
+    let again = [
+        (rows[0].token, Settlement::RetryAt(at(600))),
+        (rows[1].token, Settlement::Deferred(at(700))),
+    ];
+    let done = ended.settle(&again, at(0)).await.unwrap();
+    assert_eq!(done, [Settled::Done; 2]);
+    assert!(claimed(&other, 9, 1).await.is_empty());
+    drop(ended);
+    let mut due = Vec::new();
+    until(async || {
+        due = claimed(&other, 9, 2).await;
+        !due.is_empty()
+    })
+    .await;
+    let due: Vec<_> = due.iter().map(|row| row.token.key).collect();
+    assert_eq!(due, [rows[2].token.key], "the one that was leased");
+    assert!(claimed(&other, 9, 599).await.is_empty());
+    assert_eq!(claimed(&other, 9, 700).await.len(), 2);
+}
+
+/// Another worker probes the origin next. It does not wait for the end of the lease.
+#[tokio::test]
+async fn the_probe_of_a_worker_that_has_ended_is_over() {
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let (ended, other) = (store(&url, &prefix).await, store(&url, &prefix).await);
+    sending(&other, 3, 1).await;
+    let origin = delivery(0, 1).origin;
+    let pause = Pause::new(origin, at(5), PauseReason::Unreachable);
+    other.pause(&pause, at(0)).await.unwrap();
+    let probe = claimed(&ended, 9, 6).await;
+    assert_eq!(probe.len(), 1);
+    assert!(claimed(&other, 9, 6).await.is_empty());
+    drop(ended);
+    let mut next = Vec::new();
+    until(async || {
+        next = claimed(&other, 9, 7).await;
+        !next.is_empty()
+    })
+    .await;
+    assert_eq!(next.len(), 1, "one is the probe");
+    assert_eq!(settled(&other, &next).await, [Settled::Done]);
 }
 
 #[tokio::test]

@@ -27,6 +27,26 @@ pub(crate) async fn the_console_lists_broadcasts_and_cancels_one(w: &mut World) 
     let undone = format!("{}.dataset.state", entry("Undone"));
     assert_eq!(w.browser.evaluate(&undone).await, "cancelled");
 
+    for (from, button, to, said) in [
+        ("scheduled", "Pause", "paused", "Paused: "),
+        ("paused", "Resume", "scheduled", "Resumed: "),
+    ] {
+        let of = |state: &str| format!("document.querySelector('.broadcast[data-state={state}]')");
+        w.browser.wait_for(&format!("{} !== null", of(from))).await;
+        w.browser
+            .evaluate(&format!(
+                "[...{}.querySelectorAll('button')].find(({{ textContent }}) => textContent === '{button}').click()",
+                of(from)
+            ))
+            .await;
+        w.browser
+            .wait_for(&format!(
+                "{} !== null && document.getElementById('status').textContent.startsWith('{said}')",
+                of(to)
+            ))
+            .await;
+    }
+
     w.browser
         .evaluate(
             "(() => {
@@ -68,6 +88,28 @@ pub(crate) async fn the_console_finds_and_deletes_a_subscription(w: &mut World) 
     for part in ["Live", "Push service", "VAPID key"] {
         assert!(facts.contains(part), "{facts}");
     }
+    // The file that the console offers, without saving it.
+    w.browser
+        .evaluate(
+            "(() => {
+                const make = URL.createObjectURL;
+                URL.createObjectURL = (file) => {
+                    file.text().then((text) => { window.exported = text; });
+                    return make.call(URL, file);
+                };
+                HTMLAnchorElement.prototype.click = function () { window.offered = this.download; };
+            })()",
+        )
+        .await;
+    w.click("audience-file").await;
+    w.browser.wait_for("window.exported !== undefined").await;
+    let exported = w.browser.evaluate("window.exported").await;
+    let lines: Vec<_> = exported.as_str().unwrap().lines().collect();
+    assert_eq!(lines.len(), 2, "{exported}");
+    assert!(lines[0].starts_with("id,"), "{exported}");
+    assert!(lines[1].contains(",live,"), "{exported}");
+    let offered = "window.offered";
+    assert_eq!(w.browser.evaluate(offered).await, "subscriptions.csv");
     let endpoint = w
         .browser
         .evaluate(

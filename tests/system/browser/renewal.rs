@@ -2,14 +2,25 @@
 
 use serde_json::json;
 
+use super::operator;
 use super::page::{logged, newest};
 use super::world::World;
 use crate::support::browser::Browser;
 
 pub(crate) async fn a_new_key_is_followed_at_the_next_visit(w: &mut World) {
     let old = newest(w);
-    let regenerated = w.server().post("regenerate-vapid", &json!({})).await;
-    assert_eq!(regenerated.status, 200, "{regenerated:?}");
+    // By the console, which asks before and reminds of the backup after.
+    operator::open_console(w, "keys").await;
+    w.click("rotate").await;
+    w.browser
+        .wait_for("document.getElementById('confirm').open")
+        .await;
+    w.click("confirm-yes").await;
+    w.browser
+        .wait_for("document.getElementById('status').textContent.includes('Back up the store now')")
+        .await;
+    let reminder = "document.getElementById('keys-backup').hidden";
+    assert_eq!(w.browser.evaluate(reminder).await, false);
     let url = w.server().url();
     w.browser.open(&url).await;
     it_is_replaced(w, &old, "Under the new key").await;

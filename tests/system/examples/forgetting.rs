@@ -2,8 +2,11 @@
 
 use serde_json::json;
 
+use tower_web_push::subscription::SubscriptionId;
+
 use super::world::{World, subscription};
 use crate::support::server_process::{command, finish};
+use crate::support::servers::{Kind, shared};
 
 pub(crate) async fn a_user_is_erased_from_the_store_of_a_running_server(name: &str) {
     let world = World::new().await;
@@ -96,4 +99,45 @@ pub(crate) async fn nothing_is_created_for_an_erasure(name: &str) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("there is no file"), "{said}");
     assert!(!world.folder.path().join("push.db").exists());
+}
+
+/// A misspelt schema or prefix is another store, which nobody has begun: no command makes it one, and no server that must not.
+pub(crate) async fn a_misspelt_schema_or_prefix_is_not_made_a_store(name: &str) {
+    for (kind, parameter, none) in [
+        (Kind::Postgres, "schema", "there is no store in this schema"),
+        (Kind::Redis, "prefix", "there is no store under this prefix"),
+    ] {
+        let Some(url) = shared(kind) else {
+            continue;
+        };
+        let namespace = SubscriptionId::random().to_string().replace('-', "");
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let store_url = format!("{url}{separator}{parameter}=typo_{namespace}");
+        let settings = World::settings(&store_url);
+        let run = async |more: &[(&str, &str)], arguments: &[&str]| {
+            let mut settings = settings.clone();
+            settings.extend(more);
+            let mut command = command(name, &settings);
+            command.args(arguments);
+            let output = finish(command).await;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            said
+        };
+        let key = "AAAAAAAAAAAAAAAAAAAAAA";
+        for (arguments, more, why) in [
+            (
+                &["erase-user", "alice"][..],
+                &[][..],
+                "this command creates none",
+            ),
+            (&["give-up-key", key], &[], "this command creates none"),
+            (&[], &[("CREATE_STORE", "false")], "CREATE_STORE=false"),
+        ] {
+            // Each finds as little as the one before.
+            let said = run(more, arguments).await;
+            let expected = format!("{none} ({why})");
+            assert!(said.contains(&expected), "{kind:?} {arguments:?}: {said}");
+        }
+    }
 }

@@ -30,6 +30,7 @@ mod proxy_addresses;
 mod restarts;
 mod secrets;
 mod settings;
+mod shipped_proxies;
 mod silent_names;
 mod spans;
 #[allow(dead_code, reason = "only the parser is called")]
@@ -89,6 +90,7 @@ both_servers! {
     forgetting::a_user_is_erased_from_the_store_of_a_running_server
     forgetting::nothing_is_created_for_an_erasure
     forgetting::an_erasure_that_fails_on_its_way_says_so
+    forgetting::a_misspelt_schema_or_prefix_is_not_made_a_store
     settings::a_new_token_is_printed_where_only_this_machine_can_connect
     settings::pages_of_listed_origins_may_call
     settings::a_daily_subscription_is_confirmed_unless_switched_off

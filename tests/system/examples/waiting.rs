@@ -173,12 +173,28 @@ pub(crate) async fn sigterm_ends_the_wait(name: &str) {
     let redis = format!("redis://:hunter2@127.0.0.1:{}", closed.number());
     for url in [postgres, redis] {
         let mut waiting = Waiting::start(name, &url, &port).await;
+        let client = HttpClient::new(format!("http://{}", waiting.address));
+        for _ in 0..3 {
+            let refused = client.call(Method::GET, "/metrics").bearer("guessed");
+            assert_eq!(refused.send().await.status, StatusCode::UNAUTHORIZED);
+        }
         waiting.signal("TERM").await;
         assert_eq!(waiting.ended().await, Some(0));
         let mut printed = String::new();
         let mut log = waiting.process.stderr.take().unwrap();
         log.read_to_string(&mut printed).await.unwrap();
         assert!(!printed.contains("hunter2"), "{printed}");
+        // Refused credentials leave one line, and one at the end with the number of the others. Requests without any leave none.
+        let refused = "administrators' requests were refused while the server waits for its store";
+        let lines: Vec<_> = printed
+            .lines()
+            .filter(|line| line.contains(refused))
+            .collect();
+        assert_eq!(lines.len(), 2, "{printed}");
+        assert!(lines[0].contains("127.0.0.1"), "{printed}");
+        assert!(lines[0].ends_with("requests=1"), "{printed}");
+        assert!(lines[1].ends_with("requests=2"), "{printed}");
+        assert!(!printed.contains("guessed"), "{printed}");
         let mut printed = String::new();
         let mut output = waiting.process.stdout.take().unwrap();
         output.read_to_string(&mut printed).await.unwrap();

@@ -1,4 +1,6 @@
 //! Three servers, one of which is killed and one stopped in the middle, and a fourth that joins.
+//!
+//! `WEB_PUSH_TEST_RECIPIENTS=20000` sends to more of them.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,7 +14,6 @@ use super::traffic::now;
 use super::world::{World, until};
 use crate::support::servers::Kind;
 
-const RECIPIENTS: usize = 20_000;
 /// The number of recipients with a daily notification that is due meanwhile.
 const DAILY: usize = 300;
 const PAUSE: Duration = Duration::from_secs(12);
@@ -38,6 +39,8 @@ async fn every_recipient_is_reached(kind: Kind) {
     let Some(world) = World::on(kind).await else {
         return;
     };
+    let recipients = std::env::var("WEB_PUSH_TEST_RECIPIENTS").ok();
+    let number: usize = recipients.map_or(8_000, |number| number.parse().unwrap());
     // All at once on an empty database: one of them makes the first key.
     let (first, killed, stopped) = tokio::join!(
         world.start("axum_server"),
@@ -47,31 +50,31 @@ async fn every_recipient_is_reached(kind: Kind) {
     let key = first.vapid_key().await;
     assert_eq!(killed.vapid_key().await, key);
     assert_eq!(stopped.vapid_key().await, key);
-    let recipients = world.subscribe(&key, RECIPIENTS).await;
+    let recipients = world.subscribe(&key, number).await;
 
     due_soon(&world, &recipients[..DAILY]).await;
-    let broadcast = first.notify(RECIPIENTS).await;
-    world.traffic.taken(RECIPIENTS / 5).await;
+    let broadcast = first.notify(number).await;
+    world.traffic.taken(number / 5).await;
     killed.process.kill().await;
     let killed_at = now();
-    some_more(&world).await;
+    some_more(&world, number).await;
     assert_eq!(stopped.process.terminate().await.code(), Some(0));
     let fourth = world.start("hyper_server").await;
     assert_eq!(fourth.vapid_key().await, key);
-    some_more(&world).await;
+    some_more(&world, number).await;
     // Another one, since the rest of the first is unknown.
-    let another = fourth.notify(RECIPIENTS).await;
+    let another = fourth.notify(number).await;
     let to = world.pause(PAUSE).await;
     world.is_quiet([&first, &fourth]).await;
     let from = now() + CLAIMED;
 
     for server in [&fourth, &first] {
-        server.done(&broadcast, RECIPIENTS).await;
-        server.done(&another, RECIPIENTS).await;
+        server.done(&broadcast, number).await;
+        server.done(&another, number).await;
     }
     // Daily notifications are other broadcasts.
     until("all is delivered", async || {
-        world.traffic.by_delivery().len() == 2 * RECIPIENTS + DAILY
+        world.traffic.by_delivery().len() == 2 * number + DAILY
     })
     .await;
 
@@ -83,7 +86,7 @@ async fn every_recipient_is_reached(kind: Kind) {
     // Three deliveries to some, two to the others; and again only those that the killed server had in flight.
     let taken = world.traffic.by_delivery();
     let reached: HashSet<_> = taken.keys().map(|delivery| &delivery.path).collect();
-    assert_eq!(reached.len(), RECIPIENTS);
+    assert_eq!(reached.len(), number);
     let mut doubles = 0;
     for (delivery, times) in taken.iter().filter(|(_, times)| times.len() > 1) {
         doubles += 1;
@@ -95,7 +98,7 @@ async fn every_recipient_is_reached(kind: Kind) {
         );
         assert!(second > killed_at, "{delivery:?}: {times:?}");
     }
-    println!("{kind:?}: {doubles} doubles of {RECIPIENTS}");
+    println!("{kind:?}: {doubles} doubles of {number}");
     let mut refusals = world.push_service.refusals();
     // The kill cuts requests off.
     refusals.retain(|refusal| refusal.reason() != RefusalReason::BrokenBody);
@@ -106,9 +109,9 @@ async fn every_recipient_is_reached(kind: Kind) {
 }
 
 /// Waits for another tenth, or for the last one if they were accepted faster than servers start and stop.
-async fn some_more(world: &World) {
-    let more = world.traffic.number_taken() + RECIPIENTS / 10;
-    world.traffic.taken(more.min(RECIPIENTS)).await;
+async fn some_more(world: &World, number: usize) {
+    let more = world.traffic.number_taken() + number / 10;
+    world.traffic.taken(more.min(number)).await;
 }
 
 /// Stores daily notifications that are due while the broadcast is sent, for every server.

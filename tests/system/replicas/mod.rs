@@ -7,6 +7,7 @@ mod history;
 mod killed;
 mod outage;
 mod outbox;
+mod pausing;
 mod traffic;
 mod vanishing;
 mod world;

@@ -72,7 +72,7 @@ async fn exactly_what_an_application_commits_is_sent() {
     let sent: HashSet<_> = sent.keys().map(|sent| sent.topic().to_owned()).collect();
     assert_eq!(sent, committed);
     let doubles = doubles(&world, &killed_at, None);
-    println!("{doubles} doubles of {}", committed.len());
+    println!("{doubles:?} of {}", committed.len());
     let broadcasts = "SELECT count(*) FROM web_push.broadcast";
     let broadcasts = client.query_one(broadcasts, &[]).await.unwrap();
     assert_eq!(broadcasts.get::<_, i64>(0), committed.len() as i64);

@@ -34,7 +34,7 @@ use crate::support::servers::{Kind, Server as Database};
 pub(crate) const LIMIT: Duration = Duration::from_secs(300);
 /// With so few streams, some hundreds a second from each replica: a broadcast lasts long enough for servers to start and stop
 /// meanwhile, on any machine.
-const ANSWERS_AFTER: Duration = Duration::from_millis(150);
+pub(crate) const ANSWERS_AFTER: Duration = Duration::from_millis(150);
 const STREAMS: u32 = 16;
 /// A replica's most: it opens up to 6 connections.
 pub(crate) const IN_FLIGHT: usize = 6 * STREAMS as usize;

@@ -5,16 +5,16 @@ mod subscription;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use tower_web_push::WebPush;
-use tower_web_push::clock::Timestamp;
+use tower_web_push::check::{Finding, FindingKind, check_store, check_subscription};
+use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::store::{MemoryStore, StoredVapidKey, VapidKeyStore as _};
 use tower_web_push::vapid::KeyId;
 
 use self::names::{check_host, check_names, check_policy};
-use self::subscription::{check_pause, check_row, find, send};
+use self::subscription::{check_endpoint, find, send};
 use super::super::causes::with_causes;
 use super::super::flags::Flags;
 use super::super::settings::Settings;
@@ -34,11 +34,6 @@ pub(crate) struct Arguments {
     send: bool,
 }
 
-/// The largest difference of clocks at which workers deliver.
-const SKEW: Duration = Duration::from_secs(10);
-/// The age of the oldest due message from which on it seems that no worker runs.
-const LATE: Duration = Duration::from_secs(300);
-
 /// Prints findings and counts those that are wrong.
 #[derive(Default)]
 struct Findings {
@@ -53,6 +48,20 @@ impl Findings {
     /// Something that may be intended.
     fn note(&self, text: impl AsRef<str>) {
         println!("note  {}", text.as_ref());
+    }
+
+    /// Those of the crate.
+    fn add(&mut self, found: Vec<Finding>) {
+        for Finding {
+            kind, text, hint, ..
+        } in found
+        {
+            match kind {
+                FindingKind::Fine => self.ok(text),
+                FindingKind::Wrong => self.wrong(text, hint),
+                _ => self.note(text),
+            }
+        }
     }
 
     fn wrong(&mut self, text: impl AsRef<str>, hint: &str) {
@@ -105,19 +114,27 @@ async fn check_all(arguments: &Arguments, settings: Settings, findings: &mut Fin
     let Some(store) = store else {
         return;
     };
-    check_clock(&*store, findings).await;
-    check_writing(&*store, findings).await;
-    check_queue(&*store, findings).await;
+    let configured = settings.vapid_private_key.as_ref();
+    let configured: Vec<_> = configured
+        .map(|key| KeyId::of(key.public_key()))
+        .into_iter()
+        .collect();
+    let clock = SystemClock::new();
+    findings.add(check_store(&store, &configured, &clock).await);
     let keys = check_keys(&settings, &*store, findings).await;
-    let ids = known_keys(&settings, &*store).await;
-    let ids = ids.as_deref();
-    check_their_rows(ids, &*store, findings).await;
     if let Some(name) = &arguments.subscription {
         let found = find(name, &*store).await;
         match found {
             Ok(row) => {
-                check_row(&row, &policy, ids, findings);
-                check_pause(&row, &*store, findings).await;
+                let now = clock.now();
+                // Errors of the store were found before. Keys that cannot be read are not missing.
+                let ids: Vec<_> = match store.keys().await {
+                    Ok(stored) => stored.iter().map(|key| key.id).chain(configured).collect(),
+                    Err(_) => vec![row.vapid_key],
+                };
+                let pauses = store.pauses(now).await.unwrap_or_default();
+                findings.add(check_subscription(&row, &ids, &pauses, now));
+                check_endpoint(&row, &policy, findings);
                 check_host(&row, findings).await;
                 if let (true, Some(keys)) = (arguments.send, keys) {
                     send(&settings, &keys, &row, findings).await;
@@ -154,78 +171,6 @@ async fn open_store(settings: &Settings, findings: &mut Findings) -> Option<Arc<
     }
 }
 
-async fn check_clock(store: &dyn WholeStore, findings: &mut Findings) {
-    let before = SystemTime::now();
-    match store.server_time().await {
-        Ok(None) => findings.ok("clock: the store has none of its own"),
-        Ok(Some(theirs)) => {
-            let ours = Timestamp::from(before);
-            let skew = ours.since(theirs).max(theirs.since(ours));
-            let text = format!("clock: {} ms from the store's", skew.as_millis());
-            match skew > SKEW + before.elapsed().unwrap_or_default() {
-                true => findings.wrong(
-                    text,
-                    "Above 10 s nothing is delivered: run NTP on both machines.",
-                ),
-                false => findings.ok(text),
-            }
-        }
-        Err(error) => findings.wrong(
-            format!("clock: {}", with_causes(error)),
-            "The store does not answer.",
-        ),
-    }
-}
-
-/// Writes a value that is there already.
-async fn check_writing(store: &dyn WholeStore, findings: &mut Findings) {
-    let key = match store.keys().await {
-        Ok(keys) => keys.into_iter().next(),
-        Err(error) => {
-            findings.wrong(
-                format!("store: {}", with_causes(error)),
-                "It can be opened, but not be read.",
-            );
-            return;
-        }
-    };
-    let Some(key) = key else {
-        findings.note("store: it is empty; the first start makes a VAPID key in it");
-        return;
-    };
-    match store.reseal(&key.id, &key.sealed, &key.sealed).await {
-        Ok(_) => findings.ok("store: it can be written"),
-        Err(error) => findings.wrong(
-            format!("store: it cannot be written: {}", with_causes(error)),
-            "Is the disk full, the file system or the database read-only, the user without rights?",
-        ),
-    }
-}
-
-async fn check_queue(store: &dyn WholeStore, findings: &mut Findings) {
-    let now = Timestamp::from(SystemTime::now());
-    match store.stats(now).await {
-        Ok(stats) => {
-            let late = stats.oldest_due.map(|due| now.since(due));
-            match late.filter(|late| *late > LATE) {
-                Some(late) => findings.wrong(
-                    format!(
-                        "queue: {} messages are pending, and the oldest has been due for {} minutes",
-                        stats.depth,
-                        late.as_secs() / 60
-                    ),
-                    "Does a server run on this store? If so, its push service is down, paused or slow: GET /stats names it.",
-                ),
-                None => findings.ok(format!("queue: {} messages are pending", stats.depth)),
-            }
-        }
-        Err(error) => findings.wrong(
-            format!("queue: {}", with_causes(error)),
-            "The store cannot be read.",
-        ),
-    }
-}
-
 /// Builds what the server would build. Returns the keys if that succeeds.
 async fn check_keys(
     settings: &Settings,
@@ -258,48 +203,6 @@ async fn check_keys(
     }
 }
 
-/// The ids of the VAPID keys that a server on this store has.
-async fn known_keys(settings: &Settings, store: &dyn WholeStore) -> Option<Vec<KeyId>> {
-    // An error was found before.
-    let keys = store.keys().await.ok()?;
-    let mut ids: Vec<_> = keys.iter().map(|key| key.id).collect();
-    if let Some(key) = &settings.vapid_private_key {
-        let id = KeyId::of(key.public_key());
-        if !ids.contains(&id) {
-            ids.push(id);
-        }
-    }
-    Some(ids)
-}
-
-/// Whether subscriptions name keys that nobody has: after the restoration of an old backup, for example.
-async fn check_their_rows(keys: Option<&[KeyId]>, store: &dyn WholeStore, findings: &mut Findings) {
-    let Some(keys) = keys else {
-        return;
-    };
-    let now = Timestamp::from(SystemTime::now());
-    match store.count_live(keys, now).await {
-        Ok(counts) => {
-            let known: u64 = counts.by_vapid_key.values().sum();
-            let lost = counts.total().saturating_sub(known);
-            if lost > 0 {
-                findings.wrong(
-                    format!(
-                        "keys: {lost} of {} subscriptions were made with a VAPID key that the store does not have, and get nothing",
-                        counts.total()
-                    ),
-                    "Restore the key from a backup, or set VAPID_PRIVATE_KEY to it. If it is lost for ever, `give-up-key` lets their \
-                     pages subscribe again.",
-                );
-            }
-        }
-        Err(error) => findings.wrong(
-            format!("keys: {}", with_causes(error)),
-            "The subscriptions cannot be counted.",
-        ),
-    }
-}
-
 /// Builds what the server would build, with these keys in a store of its own: a start encrypts them again if the
 /// KEY_ENCRYPTION_KEY has changed, and the check changes nothing.
 async fn build(
@@ -312,13 +215,12 @@ async fn build(
         store.insert(key).await.map_err(with_causes)?;
     }
     let mut builder = match &settings.contact {
-        Some(contact) => WebPush::builder(contact.as_str()),
+        Some(contact) => {
+            WebPush::builder(contact.as_str()).endpoint_policy(settings.endpoint_policy.clone())
+        }
         None => WebPush::builder_without_contact(),
     };
-    builder = builder
-        .store(store)
-        .create_store(false)
-        .endpoint_policy(settings.endpoint_policy.clone());
+    builder = builder.store(store).create_store(false);
     if let Some(key) = expected {
         builder = builder.expect_vapid_key(key);
     }

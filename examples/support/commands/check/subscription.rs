@@ -1,15 +1,10 @@
 //! One subscription: whether it gets messages, and why not.
 
-use std::time::SystemTime;
-
 use tower_web_push::Notification;
-use tower_web_push::clock::Timestamp;
 use tower_web_push::deliver::{DeliveryError, EndpointPolicy, Outcome};
 use tower_web_push::message::{Message, Ttl};
-use tower_web_push::push_service::{PauseReason, PushService};
-use tower_web_push::store::{RetireReason, StoredVapidKey, SubscriptionRecord, SubscriptionRef};
+use tower_web_push::store::{StoredVapidKey, SubscriptionRecord, SubscriptionRef};
 use tower_web_push::subscription::{Endpoint, SubscriptionId};
-use tower_web_push::vapid::KeyId;
 
 use super::super::super::causes::with_causes;
 use super::super::super::settings::Settings;
@@ -57,113 +52,21 @@ pub(super) async fn find(
     })
 }
 
-/// Says whether messages go to it, and why not.
-pub(super) fn check_row(
+/// Says if the policy refuses its endpoint.
+pub(super) fn check_endpoint(
     row: &SubscriptionRecord,
     policy: &EndpointPolicy,
-    keys: Option<&[KeyId]>,
     findings: &mut Findings,
 ) {
-    let has_key = keys.is_none_or(|keys| keys.contains(&row.vapid_key));
-    let now = Timestamp::from(SystemTime::now());
-    let ago = |at: Timestamp| format!("{} hours ago", now.since(at).as_secs() / 3600);
-    let name = format!("subscription {}", row.id);
-    let service = PushService::of(row.subscription.endpoint());
-    findings.note(format!(
-        "{name}: at {service}, last registered {}, {}",
-        ago(row.last_seen_at),
-        match row.last_success_at {
-            Some(at) => format!("a message was last accepted {}", ago(at)),
-            None => "no message was ever accepted".to_owned(),
-        }
-    ));
-    if let Some(retired) = row.retired {
-        let why = match retired.reason {
-            RetireReason::Gone => "the push service said that it does not exist any more",
-            RetireReason::HostNotFound => "the host of its endpoint does not exist",
-            RetireReason::BadRequest => "the push service refused every request for weeks",
-            _ => retired.reason.as_str(),
-        };
-        findings.wrong(
-            format!("{name}: retired {}: {why}", ago(retired.at)),
-            "It gets no messages. The page has to subscribe again, which the browser client does at the next visit.",
-        );
-    } else if let Some(since) = row.stale_since {
-        findings.wrong(
-            format!("{name}: stale since {}: it was made with a VAPID key that this store does not have", ago(since)),
-            "It gets no messages. Import the old key, or wait for the page to subscribe again with the new one.",
-        );
-    } else if !row.is_live(now) {
-        findings.wrong(
-            format!("{name}: its expiration time is past"),
-            "It gets no messages. The page has to subscribe again.",
-        );
-    } else if !has_key {
-        findings.wrong(
-            format!("{name}: it was made with the VAPID key {}, which this store does not have", row.vapid_key),
-            "It gets no messages until the key is back: restore it from a backup, or set VAPID_PRIVATE_KEY to it.",
-        );
-    } else {
-        findings.ok(format!("{name}: it gets messages"));
-    }
-    if let Some(last) = row.last_failure {
-        let status = last
-            .failure
-            .status
-            .map(|status| format!(" with status {status}"));
-        let reason = last
-            .failure
-            .reason
-            .map(|reason| format!(": {}", reason.as_str()));
-        findings.note(format!(
-            "{name}: a message last failed {}{}{}",
-            ago(last.at),
-            status.unwrap_or_default(),
-            reason.unwrap_or_default()
-        ));
-    }
-    if row.failure_streak > 0 {
-        findings.note(format!(
-            "{name}: the last {} attempts failed, the first of them {}",
-            row.failure_streak,
-            row.failing_since.map_or_else(String::new, ago)
-        ));
-    }
     if let Err(error) = policy.check(row.subscription.endpoint()) {
         findings.wrong(
             format!(
-                "{name}: ENDPOINT_POLICY refuses its endpoint: {}",
+                "subscription {}: ENDPOINT_POLICY refuses its endpoint: {}",
+                row.id,
                 with_causes(error)
             ),
             "Messages to it end as `refused`. Add its host to ENDPOINT_POLICY if you trust it.",
         );
-    }
-}
-
-/// Says whether its push service is paused.
-pub(super) async fn check_pause(
-    row: &SubscriptionRecord,
-    store: &dyn WholeStore,
-    findings: &mut Findings,
-) {
-    let now = Timestamp::from(SystemTime::now());
-    // An error of the store was found before.
-    let pauses = store.pauses(now).await.unwrap_or_default();
-    let origin = row.subscription.endpoint().origin();
-    for pause in pauses.iter().filter(|pause| pause.origin == *origin) {
-        let why = match pause.reason {
-            PauseReason::RateLimited => "it has asked this sender to wait",
-            PauseReason::Unreachable => "it does not answer, or only with errors",
-            PauseReason::SenderFault => {
-                "it refuses this sender: check the VAPID key, the contact and the clock"
-            }
-            _ => pause.reason.as_str(),
-        };
-        findings.note(format!(
-            "{}: no message is sent there for {} minutes: {why}",
-            origin.as_str(),
-            pause.until.since(now).as_secs().div_ceil(60)
-        ));
     }
 }
 

@@ -432,8 +432,8 @@ function operations.next_due()
   return moments
 end
 
--- Returns statistics. ARGV: now. Returns the numbers of rows and leased rows, and the first times: of leased rows, of
--- postponed rows, and of the ready rows that are next in each band of some origins.
+-- Returns statistics. ARGV: now. Returns the numbers of rows and leased rows, and the first times, each behind its origin: of
+-- leased rows, of postponed rows, and of the ready rows that are next in each band of some origins.
 function operations.stats()
   local ORIGINS = 200
   local origins = call('ZRANGE', READY, 0, ORIGINS - 1)
@@ -443,8 +443,19 @@ function operations.stats()
   local answer = {
     tonumber(call('HGET', META, 'depth') or '0'),
     call('ZCOUNT', LEASED, '(' .. ARGV[1], '+inf'),
-    head(LEASED) or '', head(LATER) or '',
   }
+  local function note(origin, at)
+    answer[#answer + 1] = origin
+    answer[#answer + 1] = at
+  end
+  local function note_row(id, recipient, at)
+    local row = state(call('HGET', states_key(id), recipient) or '')
+    note(row and row.origin or '', at)
+  end
+  local leased, ends = unpack(call('ZRANGE', LEASED, 0, 0, 'WITHSCORES'))
+  if leased then note_row(string.sub(leased, 1, ID_LEN), string.sub(leased, ID_LEN + 1), ends) end
+  local later, due = unpack(call('ZRANGE', LATER, 0, 0, 'WITHSCORES'))
+  if later then note_row(later, call('ZRANGE', postponed_key(later), 0, 0)[1] or '', due) end
   for _, origin in ipairs(origins) do
     for band = 0, BANDS - 1 do
       local first, last = band_scores(band)
@@ -454,7 +465,7 @@ function operations.stats()
         local recipient, at = unpack(call('ZRANGE', queue_key(origin, id), 0, 0, 'WITHSCORES'))
         -- A row that was written behind others has their time.
         local is_known = call('HEXISTS', states_key(id), recipient) == 1
-        answer[#answer + 1] = is_known and at or call('HGET', numbers_key(id), 'due_at')
+        note(origin, is_known and at or call('HGET', numbers_key(id), 'due_at') or '')
       end
     end
   end

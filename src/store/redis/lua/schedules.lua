@@ -3,8 +3,10 @@
 --   d:OWNER  hash  name -> NEXT FIRE TIME\nDAILY TIME\n and fields that only Rust reads; an owner is 's' + an id, or 'a'
 --                  for the application
 --   fires    zset  OWNER + name, by their next fire time
+--   days     zset  midnight in UTC and the number of live subscriptions then, with a space between, by that midnight
 
 local FIRES = P .. ':fires'
+local DAYS = P .. ':days'
 
 local function owner_key(owner) return P .. ':d:' .. owner end
 
@@ -120,5 +122,17 @@ function operations.record_run()
   even_when_full()
   local last = call('HGET', META, 'last_run')
   if not last or tonumber(last) < tonumber(ARGV[1]) then call('HSET', META, 'last_run', ARGV[1]) end
+  return 1
+end
+
+-- Keeps the numbers of days that have none (D11). ARGV: the most days to keep, and for each day its midnight and number.
+-- Runs on a full server: there are never more than these days.
+function operations.record_days()
+  even_when_full()
+  for i = 2, #ARGV, 2 do
+    local day = ARGV[i]
+    if call('ZCOUNT', DAYS, day, day) == 0 then call('ZADD', DAYS, day, day .. ' ' .. ARGV[i + 1]) end
+  end
+  call('ZREMRANGEBYRANK', DAYS, 0, -1 - ARGV[1])
   return 1
 end

@@ -118,16 +118,18 @@ local function delete_row(key)
 end
 
 -- Writes a row that Rust has merged (S2 to S7, S16). ARGV: the endpoint key, the stored row as read, the key of the row to
--- replace, that row as read, the new row, the limits; '' for none. Returns 'stored'; 'again' if a row has changed since it
--- was read; 'taken' if the id belongs to another row; 'full'; 'unproven' if there are too many unproven rows.
+-- replace, that row as read, the new row, the limits; '' for none. Returns a list that begins with 'stored'; 'again' if a row has
+-- changed since it was read, and then both rows; 'taken' if the id belongs to another row; 'full'; 'unproven' if there are too many
+-- unproven rows.
 function operations.upsert()
   local key, standing, replaced_key, replaced, raw = unpack(ARGV, 1, 5)
   local total, per_principal, unproven = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-  if (call('HGET', ROWS, key) or '') ~= standing then return 'again' end
-  if replaced_key ~= '' and (call('HGET', ROWS, replaced_key) or '') ~= replaced then return 'again' end
+  local found = call('HGET', ROWS, key) or ''
+  local found_replaced = replaced_key ~= '' and call('HGET', ROWS, replaced_key) or ''
+  if found ~= standing or found_replaced ~= replaced then return { 'again', found, found_replaced } end
   local row = cmsgpack.unpack(raw)
   local named = call('HGET', IDS, row[ID])
-  if named and named ~= key and named ~= replaced_key then return 'taken' end
+  if named and named ~= key and named ~= replaced_key then return { 'taken' } end
 
   -- Checked before the first write, so that a refusal changes nothing.
   local leaving = {}
@@ -156,15 +158,15 @@ function operations.upsert()
       end
     end
   end
-  if standing == '' and call('HLEN', ROWS) + 1 - #leaving > total then return 'full' end
+  if standing == '' and call('HLEN', ROWS) + 1 - #leaving > total then return { 'full' } end
   if standing == '' and replaced == '' and is_unproven(row) then
     local others = tonumber(call('HGET', META, 'unproven') or 0)
-    if others + 1 > unproven then return 'unproven' end
+    if others + 1 > unproven then return { 'unproven' } end
   end
   for _, other in ipairs(leaving) do delete_row(other) end
-  delete_row(key)
+  if standing ~= '' then delete_row(key) end
   insert_row(key, row)
-  return 'stored'
+  return { 'stored' }
 end
 
 -- Makes changes, in order (S11, S12, S18, S19). ARGV: now, then for each change: its kind, the endpoint key, two values, and

@@ -1,0 +1,201 @@
+//! Calls of one kind that wait at the same time share a statement: alone, each would cost the database a transaction.
+
+use std::mem::take;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::Inner;
+use super::error::{Failed, too_late};
+use crate::store::reason::because;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// The most calls, and the most rows of them, of one statement. A call with more rows than that goes alone.
+const CALLS: usize = 64;
+pub(super) const ROWS: usize = 1_000;
+
+/// A call that may share a statement with others of its kind.
+pub(super) trait Shared: Sized + Send + Sync + 'static {
+    type Answer: Send + 'static;
+
+    /// Where calls of this kind wait.
+    fn together(inner: &Inner) -> &Together<Self>;
+
+    /// The number of its rows.
+    fn rows(&self) -> usize;
+
+    /// Runs one statement for calls. Returns their answers, in order; `None` for a call for which nothing was done: it goes alone.
+    /// An error is for all of them.
+    fn run(
+        inner: &Inner,
+        calls: &[Self],
+    ) -> impl Future<Output = Result<Vec<Option<Self::Answer>>, Failed>> + Send;
+}
+
+/// The calls that wait for the next statement.
+pub(super) struct Together<S: Shared>(Mutex<Waiting<S>>);
+
+struct Waiting<S: Shared> {
+    calls: Vec<Call<S>>,
+    /// When the task that works on them began its statement; `None` without a task.
+    running_since: Option<Instant>,
+}
+
+struct Call<S: Shared> {
+    of: S,
+    answer: oneshot::Sender<Answer<S::Answer>>,
+}
+
+enum Answer<T> {
+    Done(T),
+    /// Nothing was done.
+    Alone,
+    Failed(StoreError),
+}
+
+impl<S: Shared> Default for Together<S> {
+    fn default() -> Self {
+        Self(Mutex::new(Waiting {
+            calls: Vec::new(),
+            running_since: None,
+        }))
+    }
+}
+
+impl<S: Shared> Together<S> {
+    fn lock(&self) -> MutexGuard<'_, Waiting<S>> {
+        // Nothing that holds the lock panics.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a call. Returns whether a task has to be started: if there is none, or if nothing drives its runtime.
+    fn add(&self, call: Call<S>, limit: Duration) -> bool {
+        let mut waiting = self.lock();
+        waiting.calls.push(call);
+        let is_running = waiting
+            .running_since
+            .is_some_and(|since| since.elapsed() < limit);
+        if !is_running {
+            waiting.running_since = Some(Instant::now());
+        }
+        !is_running
+    }
+
+    /// Takes the calls of the next statement. If there are none, the task is over.
+    fn next(&self) -> Vec<Call<S>> {
+        let mut waiting = self.lock();
+        // Nothing was done for a call that was dropped.
+        waiting.calls.retain(|call| !call.answer.is_closed());
+        let mut rows = 0;
+        let mut fits = |call: &Call<S>| {
+            rows += call.of.rows();
+            rows <= ROWS
+        };
+        // The first one always fits.
+        let calls = waiting.calls.iter().take(CALLS);
+        let number = calls.take_while(|call| fits(call)).count();
+        waiting.running_since = (number > 0).then(Instant::now);
+        waiting.calls.drain(..number).collect()
+    }
+}
+
+/// Makes a call together with others that wait. Returns `None` if it is to be made alone.
+///
+/// # Errors
+///
+/// Returns an error if the shared statement failed, or if there is no answer within `patience`.
+pub(super) async fn ask<S: Shared>(
+    inner: &Arc<Inner>,
+    of: S,
+    patience: Duration,
+) -> Result<Option<S::Answer>, StoreError> {
+    let longest = inner.database.longest_answer();
+    let began = Instant::now();
+    let (answer, answered) = oneshot::channel();
+    if S::together(inner).add(Call { of, answer }, 2 * longest) {
+        // A task, so that a call that is dropped does not take the others with it.
+        tokio::spawn(work::<S>(Running {
+            inner: Arc::clone(inner),
+            together: S::together,
+            is_over: false,
+        }));
+    }
+    match timeout(patience, answered).await {
+        Ok(Ok(Answer::Done(answer))) => Ok(Some(answer)),
+        // No call waits for two timeouts.
+        Ok(Ok(Answer::Alone)) if began.elapsed() < longest / 2 => Ok(None),
+        Ok(Ok(Answer::Alone)) | Err(_) => Err(too_late().error),
+        Ok(Ok(Answer::Failed(error))) => Err(error),
+        Ok(Err(_)) => {
+            let why = "the runtime of another call has ended, whose transaction was shared";
+            Err(because(StoreErrorKind::Unavailable, why))
+        }
+    }
+}
+
+/// The task, or what is left of it.
+struct Running<S: Shared> {
+    inner: Arc<Inner>,
+    together: fn(&Inner) -> &Together<S>,
+    is_over: bool,
+}
+
+impl<S: Shared> Drop for Running<S> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            // Its runtime has ended. Those that wait may have others.
+            let mut waiting = (self.together)(&self.inner).lock();
+            waiting.running_since = None;
+            let left = take(&mut waiting.calls);
+            drop(waiting);
+            for call in left {
+                answer(call.answer, Answer::Alone);
+            }
+        }
+    }
+}
+
+async fn work<S: Shared>(mut running: Running<S>) {
+    let inner = Arc::clone(&running.inner);
+    loop {
+        let (calls, senders): (Vec<_>, Vec<_>) = S::together(&inner)
+            .next()
+            .into_iter()
+            .map(|call| (call.of, call.answer))
+            .unzip();
+        if calls.is_empty() {
+            running.is_over = true;
+            return;
+        }
+        match S::run(&inner, &calls).await {
+            Ok(answers) => {
+                let mut answers = answers.into_iter();
+                for sender in senders {
+                    let done = answers.next().flatten();
+                    answer(sender, done.map_or(Answer::Alone, Answer::Done));
+                }
+            }
+            // The server has answered, so nothing was done.
+            Err(failed) if !failed.broken => {
+                for sender in senders {
+                    answer(sender, Answer::Alone);
+                }
+            }
+            // It may have been done: it is for the callers to decide, as it is for one call.
+            Err(failed) => {
+                let error = Arc::new(failed.error);
+                for sender in senders {
+                    let error = StoreError::new(error.kind(), Arc::clone(&error));
+                    answer(sender, Answer::Failed(error));
+                }
+            }
+        }
+    }
+}
+
+fn answer<T>(sender: oneshot::Sender<Answer<T>>, what: Answer<T>) {
+    // A caller that has gone away needs none.
+    let _ = sender.send(what);
+}
