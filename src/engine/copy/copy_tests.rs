@@ -506,6 +506,7 @@ struct Failing {
     pages: AtomicUsize,
     /// Whether it has written what it says it has not.
     loses_answers: bool,
+    reads: bool,
 }
 
 /// A store that takes no row before its VAPID key.
@@ -527,7 +528,10 @@ impl SubscriptionStore for Failing {
         &self,
         which: &[SubscriptionRef],
     ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
-        self.store.get(which).await
+        match self.reads {
+            true => self.store.get(which).await,
+            false => Err(StoreErrorKind::Unavailable.into()),
+        }
     }
 
     async fn page(
@@ -729,6 +733,7 @@ async fn a_pass_that_stopped_continues_behind_what_the_target_has() {
             store: world.to.clone(),
             pages: AtomicUsize::new(1),
             loses_answers: false,
+            reads: true,
         });
         let error = copy.pass(|_| {}).await.unwrap_err();
         assert_eq!(error.kind(), CopyErrorKind::Target);
@@ -756,6 +761,7 @@ async fn what_changes_after_a_pass_that_stopped_comes_along_and_reverts_nothing(
             store: world.to.clone(),
             pages: AtomicUsize::new(0),
             loses_answers: true,
+            reads: true,
         });
         copy.pass(|_| {}).await.unwrap_err();
     };
@@ -796,6 +802,57 @@ async fn what_changes_after_a_pass_that_stopped_comes_along_and_reverts_nothing(
         assert_eq!(users().await, expected);
     }
     assert!(row(&world.to, 9).await.is_some());
+}
+
+/// Each time after it has recorded what it is about to write.
+#[tokio::test]
+async fn a_pass_that_stops_twice_on_one_page_knows_all_that_the_target_may_have() {
+    let world = World::with_rows(4).await;
+    let stopped = async |reads| {
+        let mut copy = world.copy();
+        copy.to.subscriptions = Arc::new(Failing {
+            store: world.to.clone(),
+            pages: AtomicUsize::new(0),
+            loses_answers: true,
+            reads,
+        });
+        copy.pass(|_| {}).await.unwrap_err();
+    };
+    let user = async |number| {
+        let row = row(&world.to, number).await;
+        row.map(|row| row.principal.map(|user| user.as_str().to_owned()))
+    };
+    // The target has all of them.
+    stopped(true).await;
+    assign(&world.from, 0, "alice").await;
+    unsubscribe(&world.from, 1).await;
+    subscribe(&world.from, &new(2), at(5)).await;
+    // It has none of this.
+    stopped(false).await;
+    assign(&world.from, 0, "frank").await;
+    // Now it has a later registration, which leaves the source then.
+    stopped(true).await;
+    assert!(
+        row(&world.to, 2)
+            .await
+            .is_some_and(|row| row.last_seen_at == at(5))
+    );
+    unsubscribe(&world.from, 2).await;
+    stopped(false).await;
+    for _ in 0..2 {
+        world.pass().await;
+        assert_eq!(user(0).await, Some(Some("frank".to_owned())));
+        assert_eq!(user(1).await, None);
+        assert_eq!(user(2).await, None);
+        assert_eq!(user(3).await, Some(None));
+    }
+    // The same beside a pass that has ended.
+    subscribe(&world.from, &new(3), at(9)).await;
+    stopped(true).await;
+    unsubscribe(&world.from, 3).await;
+    stopped(false).await;
+    world.pass().await;
+    assert_eq!(user(3).await, None);
 }
 
 /// Else all of its subscribers would be taken for ones who have left.
@@ -897,6 +954,7 @@ async fn a_row_whose_id_changes_keeps_its_notifications_when_the_pass_stops() {
             store: world.to.clone(),
             pages: AtomicUsize::new(0),
             loses_answers,
+            reads: true,
         });
         copy.pass(|_| {}).await.unwrap_err();
         let id = row(&world.to, 0).await.unwrap().id;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use super::error::{CopyError, CopyErrorKind};
@@ -42,8 +43,9 @@ pub(super) struct Journal {
     /// The number of rows in it, and the last one.
     rows: u64,
     cursor: Option<EndpointKey>,
-    /// Rows behind them that an interrupted pass had begun to write to the target.
-    begun: BTreeMap<EndpointKey, Entry>,
+    /// Rows behind them that this pass or an interrupted one has begun to write to the target: each version that the target may
+    /// have.
+    begun: BTreeMap<EndpointKey, Vec<Entry>>,
     last_pass: Option<LastPass>,
 }
 
@@ -145,9 +147,10 @@ impl Journal {
             header: end_of(0, header),
             rows,
             cursor,
-            begun: begun.into_iter().map(|entry| (entry.key, entry)).collect(),
+            begun: BTreeMap::new(),
             last_pass,
         };
+        journal.note_begun(&begun);
         if let Some(cursor) = cursor {
             journal.skip(&cursor)?;
         }
@@ -203,34 +206,41 @@ impl Journal {
         Ok(seen)
     }
 
-    /// Takes the rows up to a key that an interrupted pass had begun to write: the target may have them.
-    pub(super) fn take_begun(
-        &mut self,
+    /// Returns the rows up to a key that an interrupted pass had begun to write: the target may have them.
+    pub(super) fn begun_until(
+        &self,
         until: Option<&EndpointKey>,
-    ) -> BTreeMap<EndpointKey, Entry> {
-        let mut later = match until {
-            Some(until) => self.begun.split_off(until),
-            None => BTreeMap::new(),
-        };
-        let last = until.and_then(|until| later.remove(until));
-        let mut begun = std::mem::replace(&mut self.begun, later);
-        begun.extend(last.map(|entry| (entry.key, entry)));
-        begun
+    ) -> BTreeMap<EndpointKey, Vec<Entry>> {
+        let until = until.map_or(Bound::Unbounded, Bound::Included);
+        let begun = self.begun.range((Bound::Unbounded, until));
+        begun.map(|(key, of_one)| (*key, of_one.clone())).collect()
     }
 
-    /// Records rows before they are written to the target, in the order of their keys. If the pass is interrupted before it
-    /// has [appended](Self::append) them, the next call knows what the target may have.
+    /// Records rows before they are written to the target. If the pass is interrupted before it has
+    /// [appended](Self::append) them, however often, the next one knows what the target may have.
     pub(super) fn begin(&mut self, entries: &[Entry]) -> Result<(), CopyError> {
-        let begun = entries.iter().map(|entry| Entry {
-            types: entry.types | Entry::BEGUN,
-            ..*entry
-        });
-        self.write(begun)
+        self.note_begun(entries);
+        self.write(&[])
     }
 
-    /// Appends rows that the target has, in the order of their keys.
-    pub(super) fn append(&mut self, entries: &[Entry]) -> Result<(), CopyError> {
-        self.write(entries.iter().copied())?;
+    fn note_begun(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            let of_one = self.begun.entry(entry.key).or_default();
+            if !of_one.contains(entry) {
+                of_one.push(*entry);
+            }
+        }
+    }
+
+    /// Appends rows that the target has, in the order of their keys: all up to a key, or to the end.
+    pub(super) fn append(
+        &mut self,
+        entries: &[Entry],
+        until: Option<&EndpointKey>,
+    ) -> Result<(), CopyError> {
+        self.begun
+            .retain(|key, _| until.is_some_and(|until| key > until));
+        self.write(entries)?;
         self.rows += entries.len() as u64;
         if let Some(last) = entries.last() {
             self.cursor = Some(last.key);
@@ -238,8 +248,18 @@ impl Journal {
         Ok(())
     }
 
-    fn write(&mut self, entries: impl Iterator<Item = Entry>) -> Result<(), CopyError> {
-        let bytes: Vec<u8> = entries.flat_map(Entry::to_bytes).collect();
+    /// Writes rows that the target has, and behind them those that were begun.
+    fn write(&mut self, entries: &[Entry]) -> Result<(), CopyError> {
+        let begun = self.begun.values().flatten().map(|entry| Entry {
+            types: entry.types | Entry::BEGUN,
+            ..*entry
+        });
+        let bytes: Vec<u8> = entries
+            .iter()
+            .copied()
+            .chain(begun)
+            .flat_map(Entry::to_bytes)
+            .collect();
         let written = self.write_behind(&bytes);
         written.map_err(|error| about(&self.part, error))
     }
@@ -376,7 +396,8 @@ fn begin_part(mut file: &File, header: &str) -> Result<Found, BoxError> {
     while let Some(entry) = next_entry(&mut reader)?
         && Planned::from_entry(&entry).is_none()
     {
-        if entry.key <= last {
+        let is_another_version = entry.key == last && entry.is_begun() && !begun.is_empty();
+        if entry.key <= last && !is_another_version {
             // Zeros may begin within the entry before.
             if begun.pop().is_none() {
                 (cursor, rows) = (previous, rows.saturating_sub(1));
@@ -396,7 +417,7 @@ fn begin_part(mut file: &File, header: &str) -> Result<Found, BoxError> {
             break;
         }
     }
-    // Those that were begun stay until their page is written again.
+    // Those that were begun stay until their page has been written.
     file.set_len(end_of(rows + begun.len() as u64, header))?;
     file.seek(SeekFrom::Start(end_of(rows, header)))?;
     Ok(Found {

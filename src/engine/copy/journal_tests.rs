@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::fs;
 
 use proptest::collection::{btree_map, vec};
@@ -30,7 +29,7 @@ fn a_pass_that_was_killed_continues_behind_its_last_whole_row() {
         (journal.cursor(), journal.rows_of_last_pass()),
         (None, None)
     );
-    journal.append(&entries(0..3)).unwrap();
+    journal.append(&entries(0..3), None).unwrap();
     drop(journal);
     let part = folder.path().join("journal.part");
     let mut bytes = fs::read(&part).unwrap();
@@ -55,18 +54,19 @@ fn rows_that_were_begun_are_known_until_they_are_written() {
     let path = folder.path().join("journal");
     let part = folder.path().join("journal.part");
     let mut journal = Journal::open(&path, HEADER).unwrap();
-    journal.append(&entries(0..2)).unwrap();
+    journal.append(&entries(0..2), None).unwrap();
     journal.begin(&entries(2..6)).unwrap();
     drop(journal);
-    let keys = |begun: BTreeMap<EndpointKey, Entry>| begun.into_values().collect::<Vec<_>>();
+    let begun = |journal: &Journal, until: Option<&EndpointKey>| -> Vec<Entry> {
+        journal.begun_until(until).into_values().flatten().collect()
+    };
     // Also after another interruption, before anything is written.
     for _ in 0..2 {
-        let mut journal = Journal::open(&path, HEADER).unwrap();
+        let journal = Journal::open(&path, HEADER).unwrap();
         assert_eq!((journal.rows(), journal.cursor()), (2, Some(entry(1).key)));
         let until = entry(3).key;
-        assert_eq!(keys(journal.take_begun(Some(&until))), entries(2..4));
-        assert_eq!(keys(journal.take_begun(Some(&until))), []);
-        assert_eq!(keys(journal.take_begun(None)), entries(4..6));
+        assert_eq!(begun(&journal, Some(&until)), entries(2..4));
+        assert_eq!(begun(&journal, None), entries(2..6));
     }
     // Interrupted while they were written again.
     let mut bytes = fs::read(&part).unwrap();
@@ -75,11 +75,33 @@ fn rows_that_were_begun_are_known_until_they_are_written() {
     fs::write(&part, &bytes).unwrap();
     let mut journal = Journal::open(&path, HEADER).unwrap();
     assert_eq!((journal.rows(), journal.cursor()), (3, Some(entry(2).key)));
-    assert_eq!(keys(journal.take_begun(None)), entries(3..6));
-    journal.append(&entries(3..5)).unwrap();
+    assert_eq!(begun(&journal, None), entries(3..6));
+    // What a page no longer has stays known, and each version of a row.
+    let changed = Entry {
+        owner: [9; 8],
+        ..entry(4)
+    };
+    for _ in 0..2 {
+        journal.begin(&[changed]).unwrap();
+        drop(journal);
+        journal = Journal::open(&path, HEADER).unwrap();
+        let expected = [entry(3), entry(4), changed, entry(5)];
+        assert_eq!(begun(&journal, None), expected);
+        assert_eq!(journal.rows(), 3);
+    }
+    // Those of later pages do, too.
+    let until = entry(4).key;
+    journal.append(&[entry(3), changed], Some(&until)).unwrap();
+    drop(journal);
+    let mut journal = Journal::open(&path, HEADER).unwrap();
+    assert_eq!((journal.rows(), journal.cursor()), (5, Some(until)));
+    assert_eq!(begun(&journal, None), entries(5..6));
+    journal.append(&[], None).unwrap();
     journal.finish(&[planned(7)]).unwrap();
     let mut journal = Journal::open(&path, HEADER).unwrap();
-    assert_eq!(seen(&mut journal, 9), entries(0..5));
+    let mut expected = entries(0..4);
+    expected.push(changed);
+    assert_eq!(seen(&mut journal, 9), expected);
     assert_eq!(journal.planned(), [planned(7)]);
 }
 
@@ -90,7 +112,7 @@ fn zeros_that_a_loss_of_power_left_are_cut_off() {
     let path = folder.path().join("journal");
     let part = folder.path().join("journal.part");
     let mut journal = Journal::open(&path, HEADER).unwrap();
-    journal.append(&entries(0..4)).unwrap();
+    journal.append(&entries(0..4), None).unwrap();
     drop(journal);
     let whole = fs::read(&part).unwrap();
     // From within the third entry on, from its end on, and all of them.
@@ -107,7 +129,7 @@ fn zeros_that_a_loss_of_power_left_are_cut_off() {
         let cursor = u8::checked_sub(left, 1).map(|last| entry(last).key);
         let found = (journal.rows(), journal.cursor());
         assert_eq!(found, (u64::from(left), cursor), "{written}");
-        journal.append(&entries(left..4)).unwrap();
+        journal.append(&entries(left..4), None).unwrap();
         drop(journal);
         assert_eq!(fs::read(&part).unwrap(), whole);
     }
@@ -118,7 +140,7 @@ fn the_next_pass_reads_what_the_last_one_saw() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let mut first = Journal::open(&path, HEADER).unwrap();
-    first.append(&entries(0..5)).unwrap();
+    first.append(&entries(0..5), None).unwrap();
     first.finish(&[]).unwrap();
     let mut second = Journal::open(&path, HEADER).unwrap();
     assert_eq!(
@@ -130,7 +152,7 @@ fn the_next_pass_reads_what_the_last_one_saw() {
     assert_eq!((seen.entries, seen.is_cut), (entries(0..3), true));
     let seen = second.seen_until(Some(&until), 3).unwrap();
     assert_eq!((seen.entries, seen.is_cut), (entries(3..4), false));
-    second.append(&entries(0..4)).unwrap();
+    second.append(&entries(0..4), None).unwrap();
     drop(second);
     // Killed here: what it has passed is not read again.
     let mut third = Journal::open(&path, HEADER).unwrap();
@@ -145,7 +167,7 @@ fn the_journal_of_another_copy_is_refused() {
     let path = folder.path().join("journal");
     let other = "tower-web-push copy 4\na\nc\n";
     let mut journal = Journal::open(&path, HEADER).unwrap();
-    journal.append(&entries(0..1)).unwrap();
+    journal.append(&entries(0..1), None).unwrap();
     let refused = |header| Journal::open(&path, header).err().map(|error| error.kind());
     // Also while it is in use.
     assert_eq!(refused(HEADER), Some(CopyErrorKind::Journal));
@@ -180,7 +202,7 @@ fn schedules_of_the_application_are_kept_behind_the_rows() {
     ] {
         let mut journal = Journal::open(&path, HEADER).unwrap();
         assert_eq!(journal.planned(), of_last_pass);
-        journal.append(&entries(0..rows)).unwrap();
+        journal.append(&entries(0..rows), None).unwrap();
         journal.finish(&expected).unwrap();
         let mut journal = Journal::open(&path, HEADER).unwrap();
         assert_eq!(journal.rows_of_last_pass(), Some(u64::from(rows)));
@@ -199,7 +221,7 @@ fn a_pass_that_was_killed_at_its_end_goes_on_behind_its_rows() {
     let path = folder.path().join("journal");
     let part = folder.path().join("journal.part");
     let mut journal = Journal::open(&path, HEADER).unwrap();
-    journal.append(&entries(0..3)).unwrap();
+    journal.append(&entries(0..3), None).unwrap();
     journal.finish(&[planned(200), planned(201)]).unwrap();
     let whole = fs::read(&path).unwrap();
     fs::remove_file(&path).unwrap();
@@ -234,7 +256,7 @@ fn a_short_journal_of_another_copy_is_refused_and_stays() {
     let path = folder.path().join("journal");
     let part = folder.path().join("journal.part");
     let mut journal = Journal::open(&path, HEADER).unwrap();
-    journal.append(&entries(0..1)).unwrap();
+    journal.append(&entries(0..1), None).unwrap();
     drop(journal);
     let whole = fs::read(&part).unwrap();
     let long = format!("tower-web-push copy 4\n{}\nb\n", "a".repeat(99));
@@ -253,7 +275,7 @@ fn a_journal_without_a_whole_header_begins_anew() {
     let path = folder.path().join("journal");
     fs::write(folder.path().join("journal.part"), "tower-web").unwrap();
     let mut journal = Journal::open(&path, HEADER).unwrap();
-    journal.append(&entries(0..2)).unwrap();
+    journal.append(&entries(0..2), None).unwrap();
     journal.finish(&[]).unwrap();
     let journal = Journal::open(&path, HEADER).unwrap();
     assert_eq!(journal.rows_of_last_pass(), Some(2));
@@ -307,7 +329,7 @@ proptest! {
                 journal = Journal::open(&path, HEADER).unwrap();
                 prop_assert_eq!(journal.rows(), (number * at_once) as u64);
             }
-            journal.append(some).unwrap();
+            journal.append(some, None).unwrap();
         }
         journal.finish(&planned).unwrap();
         let mut journal = Journal::open(&path, HEADER).unwrap();
@@ -344,7 +366,7 @@ proptest! {
         let left = seen(&mut journal, 2).len();
         prop_assert!(left <= last.map_or(0, |last| last.len() / Entry::LEN));
         if journal.rows() == 0 {
-            journal.append(&entries(0..3)).unwrap();
+            journal.append(&entries(0..3), None).unwrap();
             journal.finish(&[]).unwrap();
             let mut journal = Journal::open(&path, HEADER).unwrap();
             prop_assert_eq!(seen(&mut journal, 9), entries(0..3));

@@ -28,8 +28,8 @@ struct Row {
     record: SubscriptionRecord,
     /// What the last pass saw of it.
     before: Option<Entry>,
-    /// The owner that an interrupted pass was writing.
-    begun: Option<[u8; 8]>,
+    /// The owners that interrupted passes were writing.
+    begun: Vec<[u8; 8]>,
     there: Record,
     /// Whether the page lists it, and so the journal.
     is_listed: bool,
@@ -51,7 +51,7 @@ impl Row {
     /// The owners that the target may have from the source.
     fn copied(&self) -> impl Iterator<Item = [u8; 8]> {
         let before = self.before.map(|before| before.owner);
-        before.into_iter().chain(self.begun)
+        before.into_iter().chain(self.begun.iter().copied())
     }
 
     /// Whether the user or the tags were assigned in the target since the last pass.
@@ -133,6 +133,20 @@ impl Row {
     }
 }
 
+/// A row that no page of the source lists any more.
+#[derive(Default)]
+struct Other {
+    /// What the last pass saw of it.
+    before: Option<Entry>,
+    /// What interrupted passes were writing of it.
+    begun: Vec<Entry>,
+}
+
+fn owners(begun: Option<Vec<Entry>>) -> Vec<[u8; 8]> {
+    let begun = begun.into_iter().flatten();
+    begun.map(|entry| entry.owner).collect()
+}
+
 /// A hash of the user and the tags of a row.
 fn owner(row: &SubscriptionRecord) -> [u8; 8] {
     // Both have strings only: they cannot fail to serialize.
@@ -176,24 +190,27 @@ impl Copy {
             .into_iter()
             .map(|entry| (entry.key, entry))
             .collect();
-        let mut begun = journal.take_begun(until.as_ref());
+        let mut begun = journal.begun_until(until.as_ref());
         let mut rows: Vec<_> = page
             .into_iter()
             .map(|(key, record)| Row {
                 key,
                 record,
                 before: before.remove(&key),
-                begun: begun.remove(&key).map(|begun| begun.owner),
+                begun: owners(begun.remove(&key)),
                 there: Record::Missing,
                 is_listed: true,
                 is_written: false,
             })
             .collect();
         // The others are in no page any more: retired, stale, expired, unreadable, or deleted.
-        begun.retain(|key, _| !before.contains_key(key));
-        let others = before.into_values().map(|entry| (entry, Some(entry)));
-        let begun = begun.into_values().map(|entry| (entry, None));
-        let others: Vec<_> = others.chain(begun).collect();
+        let mut others: BTreeMap<_, Other> = BTreeMap::new();
+        for (key, before) in before {
+            others.entry(key).or_default().before = Some(before);
+        }
+        for (key, begun) in begun {
+            others.entry(key).or_default().begun = begun;
+        }
         let gone = self.find_others(others, &mut rows).await?;
         // What is assigned in the source after an interruption is told from what is assigned in the target.
         let begun = rows.iter().filter(|row| row.is_listed);
@@ -203,34 +220,38 @@ impl Copy {
         let entries = self.copy_schedules(&rows, report).await?;
         self.delete(&gone, report).await?;
         report.read += entries.len() as u64;
-        journal.append(&entries)?;
+        journal.append(&entries, until.as_ref())?;
         Ok(until)
     }
 
-    /// Adds those that the source still has to the rows. Returns those that it has deleted. Each has what the last pass saw of it.
+    /// Adds those that the source still has to the rows. Returns those that it has deleted, each as the latest that the target
+    /// may have of it from the source.
     async fn find_others(
         &self,
-        others: Vec<(Entry, Option<Entry>)>,
+        others: BTreeMap<EndpointKey, Other>,
         rows: &mut Vec<Row>,
     ) -> Result<Vec<Entry>, CopyError> {
         let names: Vec<_> = others
-            .iter()
-            .map(|(entry, _)| SubscriptionRef::Key(entry.key))
+            .keys()
+            .map(|key| SubscriptionRef::Key(*key))
             .collect();
         let found = records(&*self.from.subscriptions, &names).await;
         let mut gone = Vec::new();
-        for ((entry, before), found) in others.into_iter().zip(found.map_err(source)?) {
+        for ((key, other), found) in others.into_iter().zip(found.map_err(source)?) {
             match found {
                 Record::Found(record) => rows.push(Row {
-                    key: entry.key,
+                    key,
                     record: *record,
-                    before,
-                    begun: None,
+                    before: other.before,
+                    begun: owners(Some(other.begun)),
                     there: Record::Missing,
                     is_listed: false,
                     is_written: false,
                 }),
-                Record::Missing => gone.push(entry),
+                Record::Missing => {
+                    let versions = other.before.into_iter().chain(other.begun);
+                    gone.extend(versions.max_by_key(|entry| entry.last_seen_at));
+                }
                 // Not known to be deleted.
                 Record::Unreadable => {}
             }
