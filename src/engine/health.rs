@@ -85,7 +85,7 @@ impl Step {
             Self::Schedules => "cannot fire schedules",
             Self::Expire => "cannot expire rows",
             Self::Purge => "cannot purge",
-            Self::Report => "cannot read broadcasts that are over",
+            Self::Report => "cannot look up what has ended",
         }
     }
 

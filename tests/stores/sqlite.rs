@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tower_web_push::broadcast::{Audience, BroadcastState, FinalOutcome};
+use tower_web_push::check::check_store;
 use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Message;
 use tower_web_push::store::{
@@ -17,6 +18,7 @@ use tower_web_push::store::{
 };
 use tower_web_push::store::{CountFilter, Opened};
 use tower_web_push::subscription::{EndpointKey, Origin, Subscription};
+use tower_web_push::testing::ManualClock;
 use tower_web_push::vapid::KeyId;
 
 use crate::unreadable::{
@@ -371,6 +373,32 @@ async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
     for pace in [0, -1, 4_294_967_296_i64] {
         damaged_by(&format!("UPDATE broadcast SET pace = {pace} WHERE seq")).await;
     }
+}
+
+/// It is not taken for one that no worker has begun.
+#[tokio::test]
+async fn a_check_names_a_broadcast_that_cannot_be_read() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let new = NewBroadcast::new(Audience::All, Message::new("x"), at(9999));
+    store.open(&new, at(0)).await.unwrap();
+    let clock = ManualClock::new(at(301));
+    let found = async || -> Vec<String> {
+        let findings = check_store(&store, &[], &clock).await;
+        let wrong = findings.iter().map(|finding| finding.text.clone());
+        wrong
+            .filter(|text| text.starts_with("queue: ") && !text.contains("pending"))
+            .collect()
+    };
+    let untouched =
+        "queue: a broadcast has been due for more than 5 minutes, and no worker has begun it";
+    assert_eq!(found().await, [untouched]);
+    let other = Connection::open(&path).unwrap();
+    other
+        .execute("UPDATE content SET audience = '?'", [])
+        .unwrap();
+    let damaged = format!("queue: broadcast {} cannot be read", new.id);
+    assert_eq!(found().await, [damaged]);
 }
 
 /// By a statement that lacks the number of the broadcast.

@@ -77,6 +77,13 @@ impl Engine {
                 "It is tried again by itself. The log has the causes.",
             ));
         }
+        match self.signals.parked.len(self.now()) {
+            0 => {}
+            parked => findings.push(Finding::wrong(
+                format!("worker: {parked} broadcasts cannot be read or expanded"),
+                "They are tried again by themselves. The log has the causes, and GET /stats the broadcasts.",
+            )),
+        }
         let keys: Vec<_> = self.key_ring.live().iter().map(|key| key.id()).collect();
         let (rows, stored, ledger) = (&*self.subscriptions, self.key_ring.store(), &*self.ledger);
         findings.extend(of_store::check(rows, stored, ledger, &keys, &*self.clock).await);

@@ -7,11 +7,11 @@ use super::of_subscription::pause_in_words;
 use crate::clock::{Clock, Timestamp};
 use crate::engine::ClockSkew;
 use crate::store::{
-    Cursor, OutboxStats, ScheduleStore, StoreError, SubscriptionStore, VapidKeyStore,
+    Cursor, Expansion, OutboxStats, ScheduleStore, StoreError, SubscriptionStore, VapidKeyStore,
 };
 use crate::vapid::KeyId;
 
-/// The age of the oldest due message from which on it seems that no worker runs. That of the alert `WebPushLate`.
+/// The age of the oldest due message from which on it seems that no worker runs. That of the alert `WebPushMessagesLate`.
 const LATE: Duration = Duration::from_secs(300);
 /// The most broadcasts that are looked at.
 const EXPANSIONS: usize = 10;
@@ -112,22 +112,31 @@ async fn queue(ledger: &dyn ScheduleStore, now: Timestamp) -> Finding {
     }
 }
 
-/// Whether a broadcast waits whose recipients are no rows of the queue yet.
-async fn waiting(ledger: &dyn ScheduleStore, now: Timestamp) -> Option<Finding> {
+/// Broadcasts that wait, whose recipients are no rows of the queue yet.
+async fn waiting(ledger: &dyn ScheduleStore, now: Timestamp) -> Vec<Finding> {
     let due = match ledger.expandable(EXPANSIONS, now - LATE).await {
         Ok(due) => due,
         Err(error) => {
             let hint = "The broadcasts that wait for their recipients cannot be read.";
-            return Some(Finding::error("queue", &error, hint));
+            return vec![Finding::error("queue", &error, hint)];
         }
     };
-    let waits = due.iter().any(|due| due.cursor == Cursor::Start);
-    waits.then(|| {
-        Finding::wrong(
+    let mut findings = Vec::new();
+    for unreadable in due.iter().filter(|due| due.audience.is_none()) {
+        findings.push(Finding::wrong(
+            format!("queue: broadcast {} cannot be read", unreadable.id),
+            "Its row in the store is damaged, or of another version. It is tried again by itself; cancelling ends it.",
+        ));
+    }
+    let is_untouched = |due: &Expansion| due.audience.is_some() && due.cursor == Cursor::Start;
+    if due.iter().any(is_untouched) {
+        findings.push(Finding::wrong(
             "queue: a broadcast has been due for more than 5 minutes, and no worker has begun it",
-            "Does a server run on this store?",
-        )
-    })
+            "Does a server run on this store? If so, it fails to read the recipients, which its log and GET /stats say, or larger \
+             broadcasts are before it.",
+        ));
+    }
+    findings
 }
 
 /// Nothing about an outbox that is not there.

@@ -167,6 +167,24 @@ async fn a_broadcast_that_no_worker_begins_is_found() {
 }
 
 #[tokio::test]
+async fn a_broadcast_whose_recipients_cannot_be_read_is_found() {
+    let world = World::at(FCM).await;
+    world.subscriber().await;
+    let (store, push) = tampered(&world).await;
+    store.fail("page");
+    let queued = push.enqueue(Audience::All, Message::new("x")).await;
+    queued.unwrap();
+    let _ = push.tick().await;
+    let parked = "worker: 1 broadcasts cannot be read or expanded";
+    assert!(wrong(push.check().await).contains(&parked.to_owned()));
+    store.fail(None);
+    world.clock.advance(MINUTE);
+    store.set_server_time(world.clock.now());
+    push.tick().await.unwrap();
+    assert_eq!(wrong(push.check().await), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn without_a_contact_nothing_is_sent() {
     let push = WebPush::builder_without_contact().store(MemoryStore::new());
     let push = push.build().await.unwrap();
