@@ -4,6 +4,8 @@
 compile_ahead() {
     # A process of this class gets what no other one wants.
     chrt --idle --pid 0 "$BASHPID"
+    # The databases of the tests wait for their disk: what is written here comes after that, where the disk's scheduler has classes.
+    if have ionice; then ionice -c3 -p "$BASHPID"; fi
     # One part that fails keeps no other from being compiled.
     set +e
     # The fuzz targets have a target folder of their own: what they compile waits for nothing else.

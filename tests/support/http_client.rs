@@ -1,5 +1,7 @@
 //! A small HTTP client, for requests over a real socket.
 
+use std::error::Error;
+
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -73,14 +75,18 @@ impl Call {
     }
 
     pub(crate) async fn send(self) -> Answer {
+        self.try_send().await.unwrap()
+    }
+
+    /// Sends it to a server that may close the connection.
+    pub(crate) async fn try_send(self) -> Result<Answer, Box<dyn Error>> {
         let request = self.request.body(Full::new(self.body)).unwrap();
-        let response = self.client.client.request(request).await.unwrap();
-        let (head, body) = response.into_parts();
-        Answer {
+        let (head, body) = self.client.client.request(request).await?.into_parts();
+        Ok(Answer {
             status: head.status,
             headers: head.headers,
-            body: body.collect().await.unwrap().to_bytes(),
-        }
+            body: body.collect().await?.to_bytes(),
+        })
     }
 }
 

@@ -225,6 +225,8 @@ async fn signal(process: &Child, name: &str) {
 /// connection.
 async fn signal_all(process: &Child, name: &str) -> Vec<String> {
     let id = process.id().expect("it runs").to_string();
+    // While it stands still it starts no other one.
+    signal(process, "-STOP").await;
     let listed = ps(&["-o", "pid=", "--ppid", &id]).await;
     let started: Vec<_> = listed.split_whitespace().map(str::to_owned).collect();
     // One of them may have exited since.

@@ -84,7 +84,7 @@ impl Server {
     /// As [`until`](Self::until) while simulated time stands still: what a timer does later does not count.
     async fn at_once(&self, is_seen: impl Fn(&Seen) -> bool) -> bool {
         tokio::time::pause();
-        let limit = std::time::Instant::now() + Duration::from_secs(10);
+        let limit = std::time::Instant::now() + Duration::from_secs(60);
         while !is_seen(&self.now()) && std::time::Instant::now() < limit {
             yield_now().await;
         }

@@ -29,12 +29,38 @@ async fn settled(store: &PostgresStore, rows: &[Claimed]) -> Vec<Settled> {
 
 const WORKERS: &str = "SELECT count(*) FROM web_push.worker";
 
+/// Waits until the last worker that has enlisted has written a beat more: claims name it from the answer to its first one on.
+async fn next_beat(schema: &Schema) {
+    let last = "SELECT coalesce((SELECT beat_at FROM web_push.worker ORDER BY id DESC LIMIT 1), 0)";
+    until(async || (schema.number(last).await > 0).then_some(())).await;
+    let first = schema.number(last).await;
+    until(async || (schema.number(last).await != first).then_some(())).await;
+}
+
+/// Stores that have enlisted. The first claim of each waits for that for two seconds only.
+async fn workers(schema: &Schema) -> (PostgresStore, PostgresStore) {
+    (worker(schema, 1).await, worker(schema, 2).await)
+}
+
+async fn worker(schema: &Schema, number: i64) -> PostgresStore {
+    let store = schema.store().await;
+    assert!(claimed(&store, 0).await.is_empty());
+    until(async || (schema.number(WORKERS).await == number).then_some(())).await;
+    next_beat(schema).await;
+    store
+}
+
+/// The epoch, once there is one: there is none while beats are late.
+async fn epoch(store: &PostgresStore) -> u64 {
+    until(async || store.epoch()).await
+}
+
 #[tokio::test]
 async fn the_rows_of_a_worker_that_has_ended_are_due_long_before_its_lease_ends() {
     let Some(schema) = Schema::fresh() else {
         return;
     };
-    let (ended, other) = (schema.store().await, schema.store().await);
+    let (ended, other) = workers(&schema).await;
     sending(&ended, 5).await;
     let lost = claimed(&ended, 0).await;
     assert_eq!(lost.len(), 5);
@@ -48,7 +74,7 @@ async fn the_rows_of_a_worker_that_has_ended_are_due_long_before_its_lease_ends(
     assert_eq!(settled(&other, &lost).await, [Settled::Lost; 5]);
     assert_eq!(settled(&other, &again).await, [Settled::Done; 5]);
     assert_eq!(schema.number(WORKERS).await, 1);
-    assert_eq!(other.epoch(), Some(0));
+    assert_eq!(epoch(&other).await, 0);
 }
 
 /// Rows of a worker that has ended wait for a paused broadcast, and end with a cancelled one.
@@ -57,7 +83,7 @@ async fn rows_of_a_dead_worker_are_put_aside_or_end() {
     let Some(schema) = Schema::fresh() else {
         return;
     };
-    let (ended, other) = (schema.store().await, schema.store().await);
+    let (ended, other) = workers(&schema).await;
     let paused = sending(&ended, 4).await;
     let cancelled = sending(&ended, 5).await;
     assert_eq!(claimed(&ended, 0).await.len(), 9);
@@ -88,7 +114,7 @@ async fn a_row_that_is_to_be_retried_outlives_its_worker() {
     let Some(schema) = Schema::fresh() else {
         return;
     };
-    let (ended, other) = (schema.store().await, schema.store().await);
+    let (ended, other) = workers(&schema).await;
     sending(&ended, 3).await;
     let rows = claimed(&ended, 0).await;
     let again = [
@@ -113,7 +139,7 @@ async fn a_worker_that_comes_later_finds_the_rows_of_the_one_before() {
     let Some(schema) = Schema::fresh() else {
         return;
     };
-    let ended = schema.store().await;
+    let ended = worker(&schema, 1).await;
     sending(&ended, 5).await;
     assert_eq!(claimed(&ended, 0).await.len(), 5);
     drop(ended);
@@ -128,10 +154,10 @@ async fn a_worker_that_is_held_for_dead_enlists_again_in_another_epoch() {
     let Some(schema) = Schema::fresh() else {
         return;
     };
-    let store = schema.store().await;
+    let store = worker(&schema, 1).await;
     sending(&store, 9).await;
     let few = store.claim(&claim(4), at(0)).await.unwrap().rows;
-    assert_eq!(store.epoch(), Some(0));
+    assert_eq!(epoch(&store).await, 0);
     for (epoch, strike) in [
         (1, "UPDATE web_push.worker SET dead = true"),
         // As after a restore of a backup.
@@ -141,14 +167,7 @@ async fn a_worker_that_is_held_for_dead_enlists_again_in_another_epoch() {
         until(async || (store.epoch() == Some(epoch)).then_some(())).await;
     }
     // A claim names the new number once it has beaten.
-    let beat = async || {
-        schema
-            .number("SELECT coalesce(max(beat_at), 0) FROM web_push.worker")
-            .await
-    };
-    until(async || (beat().await > 0).then_some(())).await;
-    let first = beat().await;
-    until(async || (beat().await != first).then_some(())).await;
+    next_beat(&schema).await;
     // Rows of before are its own until somebody else claims them, and it names the new number.
     let more = store.claim(&claim(4), at(1)).await.unwrap().rows;
     assert_eq!(more.len(), 4);
@@ -174,8 +193,9 @@ async fn a_store_that_claims_nothing_has_no_connection_more() {
     assert_eq!(schema.number(&connections).await, 1);
     assert_eq!(schema.number(WORKERS).await, 0);
     assert_eq!(claimed(&store, 0).await.len(), 3);
+    // The claim waits for that for two seconds only.
+    until(async || (schema.number(WORKERS).await == 1).then_some(())).await;
     assert_eq!(schema.number(&connections).await, 2);
-    assert_eq!(schema.number(WORKERS).await, 1);
 }
 
 /// The server allows the pool and no connection more.
@@ -206,7 +226,8 @@ async fn without_a_connection_for_signs_of_life_leases_end_by_their_time() {
     let more = format!("ALTER ROLE {role} CONNECTION LIMIT 2");
     admin.batch_execute(&more).await.unwrap();
     until(async || (schema.number(WORKERS).await == 1).then_some(())).await;
-    assert_eq!(store.epoch(), Some(0));
+    next_beat(&schema).await;
+    assert_eq!(epoch(&store).await, 0);
     assert_eq!(claimed(&store, 1).await.len(), 2);
     assert_eq!(schema.number(named).await, 2);
     drop(store);
@@ -234,6 +255,8 @@ async fn a_store_on_the_applications_pool_is_a_worker_too() {
     );
     let pool = Pool::builder(manager).max_size(2).build().unwrap();
     let store = schema.builder().with_pool(pool.clone()).await.unwrap();
+    assert!(claimed(&store, 0).await.is_empty());
+    next_beat(&schema).await;
     sending(&store, 5).await;
     assert_eq!(claimed(&store, 0).await.len(), 5);
     let named = "SELECT count(*) FROM web_push.delivery WHERE worker IS NOT NULL";

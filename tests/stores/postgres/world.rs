@@ -24,6 +24,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Schema {
     pub(crate) url: String,
     pub(crate) name: String,
+    /// Whether it is in a database of its own, of the same name.
+    is_alone: bool,
 }
 
 impl Schema {
@@ -31,7 +33,23 @@ impl Schema {
     pub(crate) fn fresh() -> Option<Self> {
         let url = shared(Kind::Postgres)?;
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
-        Some(Self { url, name })
+        Some(Self {
+            url,
+            name,
+            is_alone: false,
+        })
+    }
+
+    /// The same in a database of its own, whose figures no other test changes.
+    pub(crate) async fn alone() -> Option<Self> {
+        let mut schema = Self::fresh()?;
+        let create = format!("CREATE DATABASE {}", schema.name);
+        let shared = client(&schema.url).await;
+        shared.batch_execute(&create).await.unwrap();
+        let (server, _) = schema.url.rsplit_once('/').unwrap();
+        schema.url = format!("{server}/{}", schema.name);
+        schema.is_alone = true;
+        Some(schema)
     }
 
     pub(crate) fn builder(&self) -> PostgresBuilder {
@@ -59,7 +77,17 @@ impl Schema {
 
 impl Drop for Schema {
     fn drop(&mut self) {
-        let (url, name) = (self.url.clone(), self.name.clone());
+        let name = &self.name;
+        let (url, sql) = match self.is_alone {
+            true => (
+                shared(Kind::Postgres).unwrap_or_default(),
+                format!("DROP DATABASE {name} WITH (FORCE)"),
+            ),
+            false => (
+                self.url.clone(),
+                format!("DROP SCHEMA IF EXISTS \"{name}\" CASCADE"),
+            ),
+        };
         // A runtime of its own, since this one may be about to end.
         let dropped = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -67,7 +95,6 @@ impl Drop for Schema {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let sql = format!("DROP SCHEMA IF EXISTS \"{name}\" CASCADE");
                 client(&url).await.batch_execute(&sql).await.unwrap();
             });
         });

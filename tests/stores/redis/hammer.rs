@@ -19,6 +19,8 @@ use super::world::{
 use crate::support::servers::{Kind, shared};
 
 const SUBSCRIPTIONS: usize = 40;
+/// The calls of each worker, at least: on a busy machine there are few in some seconds.
+const ROUNDS: i64 = 100;
 
 /// A small pseudorandom number generator.
 struct Dice(u64);
@@ -37,7 +39,7 @@ async fn work(store: RedisStore, seed: u64, stop: Arc<AtomicBool>) -> Vec<Broadc
     let mut dice = Dice(seed);
     let mut opened = Vec::new();
     let mut round = 0;
-    while !stop.load(Ordering::Relaxed) {
+    while round < ROUNDS || !stop.load(Ordering::Relaxed) {
         round += 1;
         let now = at(round);
         match dice.roll(8) {

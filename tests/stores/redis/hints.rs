@@ -13,8 +13,7 @@ use tower_web_push::store::{
 use super::world::{at, claim, fresh_prefix, sending, store};
 use crate::support::servers::{Kind, Server, shared};
 
-const LONG: Duration = Duration::from_secs(30);
-const WAIT: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
 
 async fn open(store: &RedisStore) {
@@ -70,7 +69,7 @@ async fn letting_go_on_scheduling_or_firing_on_another_handle_gives_a_hint() {
         there.hold(id, false, at(0)).await.unwrap();
         let mut unheard = Vec::new();
         let mut is_heard = async |what| {
-            if timeout(WAIT, hints.next()).await.is_err() {
+            if timeout(LONG, hints.next()).await.is_err() {
                 unheard.push(what);
             }
         };

@@ -9,7 +9,7 @@ use tower_web_push::store::{
     ClaimRequest, Cursor, DeliveryLedger as _, NewBroadcast, Opened, Page, PageWrite,
 };
 
-use super::world::{ask, at, delivery, fresh_prefix, sending, status, store};
+use super::world::{ask, at, delivery, fresh_prefix, sending, status, store, worker};
 use crate::support::servers::{Kind, shared};
 
 /// More than one claim puts aside.
@@ -49,7 +49,7 @@ async fn rows_of_a_dead_worker_are_put_aside_or_end() {
         return;
     };
     let prefix = fresh_prefix();
-    let (ended, other) = (store(&url, &prefix).await, store(&url, &prefix).await);
+    let (ended, other) = (worker(&url, &prefix).await, worker(&url, &prefix).await);
     let paused = sending(&ended, 7, 2).await;
     let cancelled = sending(&ended, 5, 2).await;
     let long = ClaimRequest::new(99, Duration::from_secs(3600));

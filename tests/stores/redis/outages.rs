@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tower_web_push::broadcast::{Audience, BroadcastId, BroadcastState, FinalOutcome};
 use tower_web_push::message::Message;
 use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule};
@@ -41,13 +42,19 @@ async fn impatient(server: &Server) -> RedisStore {
     }
 }
 
-/// Opens broadcasts until one fails. Returns the acknowledged ones.
-async fn open_until_it_fails(store: &RedisStore) -> Vec<BroadcastId> {
+/// Opens broadcasts until one fails, and tells the number of acknowledged ones, which it returns.
+async fn open_until_it_fails(
+    store: &RedisStore,
+    acknowledged: &watch::Sender<usize>,
+) -> Vec<BroadcastId> {
     let mut opened = Vec::new();
     loop {
         let new = NewBroadcast::new(Audience::All, Message::new("x"), at(3600));
         match store.open(&new, at(0)).await {
-            Ok(_) => opened.push(new.id),
+            Ok(_) => {
+                opened.push(new.id);
+                acknowledged.send_replace(opened.len());
+            }
             Err(error) => {
                 assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
                 return opened;
@@ -66,17 +73,17 @@ async fn a_restart_loses_nothing_that_was_acknowledged() {
         let id = sending(&store, 20, 2).await;
         let held = claim(&store, 5, at(0)).await;
         for way in ["killed", "stopped"] {
+            let (acknowledged, mut number) = watch::channel(0);
             let writer = tokio::spawn({
                 let store = store.clone();
-                async move { open_until_it_fails(&store).await }
+                async move { open_until_it_fails(&store, &acknowledged).await }
             });
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            number.wait_for(|number| *number >= 5).await.unwrap();
             match way {
                 "killed" => server.kill().await,
                 _ => server.stop().await,
             }
             let opened = writer.await.unwrap();
-            assert!(!opened.is_empty());
             let away = store.status(id, at(0)).await.unwrap_err();
             assert_eq!(away.kind(), StoreErrorKind::Unavailable);
             server.start_again().await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::{sleep, timeout};
 use tower_web_push::broadcast::{Audience, BroadcastId, BroadcastStatus};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Message;
@@ -32,6 +33,46 @@ pub(crate) async fn store(url: &str, prefix: &str) -> RedisStore {
         .connect(url)
         .await
         .unwrap()
+}
+
+/// A store that has enlisted as a worker: the first claim waits for that for two seconds only.
+pub(crate) async fn worker(url: &str, prefix: &str) -> RedisStore {
+    let store = store(url, prefix).await;
+    let (meta, workers) = (
+        format!("{{{prefix}}}:meta"),
+        format!("{{{prefix}}}:workers"),
+    );
+    let last = async || ask::<Option<u64>>(url, &["HGET", &meta, "worker"]).await;
+    let before = last().await;
+    assert!(claim(&store, 1, at(0)).await.is_empty());
+    until(async || last().await != before).await;
+    let number = last().await.unwrap().to_string();
+    // Its claims name it from the answer to its first beat on.
+    let beat = async || ask::<Option<u64>>(url, &["HGET", &workers, &number]).await;
+    let first = beat().await;
+    until(async || beat().await != first).await;
+    store
+}
+
+/// The epoch, once there is one: there is none while beats are late.
+pub(crate) async fn epoch(store: &RedisStore) -> u64 {
+    let mut epoch = None;
+    until(async || {
+        epoch = store.epoch();
+        epoch.is_some()
+    })
+    .await;
+    epoch.unwrap()
+}
+
+/// Long, for a slow machine.
+pub(crate) async fn until(mut wanted: impl AsyncFnMut() -> bool) {
+    let is_so = async {
+        while !wanted().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), is_so).await.unwrap();
 }
 
 pub(crate) fn at(secs: i64) -> Timestamp {

@@ -120,6 +120,10 @@ pub(crate) async fn every_view_of_the_console_shows_what_the_server_has(w: &mut 
         w.browser
             .evaluate(&format!("document.getElementById('nav-{view}').click()"))
             .await;
+        // One that was shown before has its content already.
+        w.browser
+            .wait_for(&format!("!document.getElementById('view-{view}').hidden"))
+            .await;
         w.browser.wait_for(shows).await;
         w.browser
             .wait_for(&format!(

@@ -68,8 +68,12 @@ impl Remains {
         recipients: &[Subscription],
     ) {
         let server = world.start(name).await;
-        server.done(broadcast).await;
+        until("what it had leased is due", async || {
+            world.rows_of_the_dead().is_empty()
+        })
+        .await;
         assert!(SystemClock::new().now() < self.leases_end);
+        server.done(broadcast).await;
         assert_eq!(world.push_service.counts().refused, 0);
         for to in recipients {
             let key = to.endpoint().key();

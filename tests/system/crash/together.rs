@@ -139,8 +139,12 @@ async fn one_server_continues_after_the_other_was_killed() {
     assert!(unsettled > 0);
     drop(other);
     world.gate.hold(Hold::Nothing);
-    second.done(&broadcast).await;
+    until("what it had leased is due", async || {
+        world.rows_of_the_dead().is_empty()
+    })
+    .await;
     assert!(SystemClock::new().now() < leases_end);
+    second.done(&broadcast).await;
     let got = |times| {
         recipients
             .iter()

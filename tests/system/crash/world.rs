@@ -235,7 +235,8 @@ impl World {
         let rows = rows.unwrap().map(Result::unwrap);
         let is_dead = |worker: i64| {
             let path = self.folder.path().join(format!("push.db-worker-{worker}"));
-            fs::File::open(path).unwrap().try_lock().is_ok()
+            // Without the file its rows were taken since they were read.
+            fs::File::open(path).is_ok_and(|file| file.try_lock().is_ok())
         };
         rows.filter(|(_, worker)| is_dead(*worker))
             .map(|(key, _)| key)

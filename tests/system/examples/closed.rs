@@ -23,12 +23,8 @@ pub(crate) async fn without_a_contact_nothing_is_sent(name: &str) {
         let ready = client.get("/web-push/ready").await;
         assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(ready.json()["contact"], false);
-        assert!(
-            server.printed().contains("VAPID_SUBJECT is not set"),
-            "{}",
-            server.printed()
-        );
-        assert_eq!(server.terminate().await.code(), Some(0));
+        let printed = server.terminate_and_read().await;
+        assert!(printed.contains("VAPID_SUBJECT is not set"), "{printed}");
     }
     assert_eq!(world.push_service.counts().requests, 0);
 }
@@ -111,7 +107,6 @@ pub(crate) async fn secrets_may_stand_in_files(name: &str) {
     ];
     let (server, client) = world.start(name, &in_files).await;
     assert_eq!(vapid_key(&client).await, *given.public_key());
-    assert!(!server.printed().contains("KEY_ENCRYPTION_KEY"));
     assert!(!world.folder.path().join("push.db").exists());
     // admin:correct horse battery staple
     let basic = "Basic YWRtaW46Y29ycmVjdCBob3JzZSBiYXR0ZXJ5IHN0YXBsZQ==";
@@ -120,6 +115,8 @@ pub(crate) async fn secrets_may_stand_in_files(name: &str) {
         let answer = call.header("authorization", &credentials).send().await;
         assert_eq!(answer.status, StatusCode::OK);
     }
+    let printed = server.terminate_and_read().await;
+    assert!(!printed.contains("KEY_ENCRYPTION_KEY"), "{printed}");
     // Environment variables are trimmed in the same way.
     let (token, password) = (format!("{TOKEN}\n"), format!(" {PASSWORD}\r\n"));
     let with_newlines = [
@@ -146,8 +143,9 @@ pub(crate) async fn the_log_is_never_silenced_by_a_target(name: &str) {
     ] {
         let settings = [("RUST_LOG", filter), ("VAPID_SUBJECT", "")];
         let (server, _) = world.start(name, &settings).await;
-        let warned = server.printed().contains("VAPID_SUBJECT is not set");
-        assert_eq!(warned, is_logged, "{filter}");
+        let printed = server.terminate_and_read().await;
+        let warned = printed.contains("VAPID_SUBJECT is not set");
+        assert_eq!(warned, is_logged, "{filter}: {printed}");
     }
 }
 

@@ -20,7 +20,7 @@ use crate::support::push_server::{BOTH, PushServer};
 const ZONE: &str = "Asia/Kathmandu";
 const AHEAD_OF_UTC: Duration = Duration::from_secs((5 * 60 + 45) * 60);
 /// The time for a server to stop and start again.
-const TIME_TO_RESTART: Duration = Duration::from_secs(10);
+const TIME_TO_RESTART: Duration = Duration::from_secs(30);
 /// A minute until it is due, another one over which subscribers are spread, and a busy machine.
 const LIMIT: Duration = Duration::from_secs(150);
 

@@ -1,7 +1,6 @@
 //! The user named by a token of the application's backend.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use tokio::process::Command;
 
 use super::world::{TOKEN, World, notify, subscription};
 use crate::support::http_client::{Answer, HttpClient};
+use crate::support::servers::Port;
 
 const SECRET: &str = "5d1c6f1e0b7a4c3f9e2d8b6a7c5e4f3d";
 
@@ -225,18 +225,17 @@ pub(crate) async fn the_backends_of_the_guide_make_tokens(name: &str) {
             ],
         ),
     ] {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let port = Port::free();
+        let address = format!("127.0.0.1:{}", port.number());
         let backend = Command::new(interpreter)
             .arg(script)
-            .env("PORT", address.port().to_string())
+            .env("PORT", port.number().to_string())
             .env(variable, value)
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn();
-        let Ok(_backend) = backend else {
+        let Ok(mut process) = backend else {
             assert!(
                 std::env::var_os("WEB_PUSH_REQUIRE_PEERS").is_none(),
                 "{interpreter} is missing, and WEB_PUSH_REQUIRE_PEERS is set: ./test --install"
@@ -244,7 +243,8 @@ pub(crate) async fn the_backends_of_the_guide_make_tokens(name: &str) {
             eprintln!("SKIPPED: {interpreter} is missing: ./test --install");
             continue;
         };
-        while TcpStream::connect(address).await.is_err() {
+        while TcpStream::connect(&address).await.is_err() {
+            assert_eq!(process.try_wait().unwrap(), None, "{interpreter} has ended");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let backend = HttpClient::new(format!("http://{address}"));

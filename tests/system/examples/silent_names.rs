@@ -93,10 +93,15 @@ pub(crate) async fn a_second_sighup_does_not_end_the_drain(name: &str) {
     let address = server.url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
-        "POST /web-push/subscribe HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{"
+        "POST /web-push/subscribe HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\
+         expect: 100-continue\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    sleep(Duration::from_millis(300)).await;
+    // It says so once it reads the body: the connection is not an idle one.
+    let mut reads = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    stream.read_exact(&mut reads).await.unwrap();
+    assert_eq!(&reads, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"{").await.unwrap();
     server.signal("HUP").await;
     let draining = async {
         while !server.printed().contains("draining") {

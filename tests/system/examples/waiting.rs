@@ -52,6 +52,13 @@ impl Waiting {
             .await
     }
 
+    /// A connection that the wait has accepted may end with it, before its request is read.
+    async fn is_ready(&self) -> bool {
+        let client = HttpClient::new(format!("http://{}", self.address));
+        let answer = client.call(Method::GET, "/web-push/ready").try_send().await;
+        answer.is_ok_and(|answer| answer.status == StatusCode::OK)
+    }
+
     async fn is_alive_and_not_ready(&self) {
         for prefix in ["/web-push", "/api"] {
             let live = self.get(&format!("{prefix}/live")).await;
@@ -144,7 +151,7 @@ pub(crate) async fn a_database_that_comes_up_is_waited_for(name: &str) {
         assert!(live().await.is_some());
         database.start_again().await;
         let ready = async {
-            while waiting.get("/web-push/ready").await.status != StatusCode::OK {
+            while !waiting.is_ready().await {
                 sleep(Duration::from_millis(50)).await;
             }
         };

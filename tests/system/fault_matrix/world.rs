@@ -35,7 +35,7 @@ pub(crate) const HEALTHY: usize = 38;
 /// Subscriptions of the same push service that may have: one in twenty.
 pub(crate) const SICK: usize = 2;
 /// Generous: a database on a busy machine, and retries.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const POLL: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

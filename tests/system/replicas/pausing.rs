@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::json;
-use tokio::time::sleep;
 
+use super::beats::Beats;
 use super::traffic::now;
-use super::world::{Replica, TOKEN, World};
+use super::world::{Replica, TOKEN, World, until};
 use crate::support::servers::Kind;
 
 /// More than two servers send before the pause.
@@ -33,18 +33,28 @@ async fn every_server_obeys(kind: Kind) {
     let (one, other) = tokio::join!(world.start("axum_server"), world.start("hyper_server"));
     let key = one.vapid_key().await;
     world.subscribe(&key, RECIPIENTS).await;
+    let beats = Beats::watch(kind, &world).await;
     let broadcast = one.notify(RECIPIENTS).await;
     world.traffic.taken(RECIPIENTS / 20).await;
 
     assert_eq!(change(&one, &broadcast, "paused").await, StatusCode::OK);
-    let from = now() + OBEYED;
-    sleep(OBEYED + QUIET).await;
+    let paused_at = now();
+    let mut from = paused_at;
+    // The time begins anew where the servers had none for their work.
+    until("they had time to obey", async || {
+        from = beats.calm_since(paused_at, now()) + OBEYED;
+        now() >= from + QUIET
+    })
+    .await;
     let sent = world.traffic.number_taken();
     assert!(sent < RECIPIENTS, "all were sent before the pause");
     assert_eq!(world.traffic.came_between(from, now()), 0);
-    let status = other.get(&broadcast).await.json();
-    assert_eq!(status["state"], "paused", "{status}");
-    assert_eq!(status["counts"]["accepted"], sent, "{status}");
+    until("all that was sent is counted", async || {
+        let status = other.get(&broadcast).await.json();
+        assert_eq!(status["state"], "paused", "{status}");
+        status["counts"]["accepted"] == sent
+    })
+    .await;
 
     assert_eq!(change(&other, &broadcast, "sending").await, StatusCode::OK);
     other.done(&broadcast, RECIPIENTS).await;
