@@ -6,10 +6,12 @@
 
 use rusqlite::params;
 
+use super::broadcasts::ORIGIN_ID;
 use super::connection::Connection;
 use super::liveness;
 use super::query::{Columns, all, execute, first, integer};
 use crate::clock::Timestamp;
+use crate::store::oldest_due::always_told;
 use crate::store::readable::{
     UNREADABLE_ORIGIN, UNREADABLE_REASON, readable_or_none, report_unreadable_origins,
 };
@@ -309,7 +311,8 @@ pub(super) fn next(
     Ok(next)
 }
 
-/// The earliest due time of the rows that are next in turn at each origin, and of those that wait longest.
+/// The earliest due time of the rows that are next in turn at each known push service and at some other origins, and of those that
+/// wait longest.
 pub(super) fn oldest(conn: &Connection) -> Result<OldestDue, StoreError> {
     let ready = all(
         conn,
@@ -320,7 +323,11 @@ pub(super) fn oldest(conn: &Connection) -> Result<OldestDue, StoreError> {
     let left = integer(STEP - ready.len());
     let paused = all(conn, PAUSED, [left], |row| row.get::<i64>())?;
     let mut oldest = OldestDue::default();
-    for id in ready.into_iter().chain(paused) {
+    let mut known = Vec::new();
+    for origin in always_told() {
+        known.extend(first(conn, ORIGIN_ID, [origin], |row| row.get::<i64>())?);
+    }
+    for id in known.into_iter().chain(ready).chain(paused) {
         let mut heads = Vec::new();
         for band in 0..BANDS {
             heads.extend(first(conn, HEAD, params![id, integer(band)], |row| {
