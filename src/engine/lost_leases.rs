@@ -28,23 +28,55 @@ impl LostLeases {
         let now = Instant::now();
         let mut waiting = self.lock();
         waiting.extend(keys.into_iter().map(|key| (now, key)));
+        Self::bound(waiting);
+    }
+
+    fn bound(mut waiting: MutexGuard<'_, Vec<(Instant, EndpointKey)>>) {
         let surplus = waiting.len().saturating_sub(STEP);
         waiting.truncate(STEP);
+        drop(waiting);
         observe::count_lost(surplus as u64);
     }
 
-    /// The first rows, of which the reason may be looked for.
-    fn ripe(&self) -> Vec<EndpointKey> {
-        let waiting = self.lock();
-        let ripe = waiting
-            .iter()
-            .take_while(|(lost, _)| lost.elapsed() >= LOOKED_FOR_AFTER);
-        ripe.map(|(_, key)| *key).collect()
+    /// Takes the first rows out, of which the reason may be looked for: two calls at the same time ask for different ones.
+    fn take_ripe(&self) -> Ripe<'_> {
+        let mut waiting = self.lock();
+        let is_ripe = |(lost, _): &(Instant, _)| lost.elapsed() >= LOOKED_FOR_AFTER;
+        let number = waiting.iter().take_while(|row| is_ripe(row)).count();
+        let rows = waiting.drain(..number).collect();
+        Ripe { of: self, rows }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Instant, EndpointKey)>> {
         // Nothing that holds the lock panics.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Rows that were taken out. On drop they are put back, unless their reason is known.
+struct Ripe<'a> {
+    of: &'a LostLeases,
+    rows: Vec<(Instant, EndpointKey)>,
+}
+
+impl Ripe<'_> {
+    /// Counts those rows whose reason is known.
+    fn finish(mut self, lost: u64) {
+        self.rows.clear();
+        observe::count_lost(lost);
+    }
+}
+
+impl Drop for Ripe<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The store of subscriptions, which may be the application's, would panic again.
+            observe::count_lost(self.rows.len() as u64);
+        } else if !self.rows.is_empty() {
+            let mut waiting = self.of.lock();
+            waiting.splice(..0, self.rows.drain(..));
+            LostLeases::bound(waiting);
+        }
     }
 }
 
@@ -54,9 +86,10 @@ impl Engine {
     ///
     /// # Cancel safety
     ///
-    /// What was not counted is counted by the next call.
+    /// What was not counted is counted by the next call. If the store panics, rows count without their reason.
     pub(super) async fn count_lost(&self) -> Result<(), StoreError> {
-        let keys = self.signals.lost.ripe().into_iter();
+        let ripe = self.signals.lost.take_ripe();
+        let keys = ripe.rows.iter().map(|(_, key)| *key);
         let which: Vec<_> = keys.map(SubscriptionRef::Key).collect();
         if which.is_empty() {
             return Ok(());
@@ -65,8 +98,7 @@ impl Engine {
         let lost = found
             .iter()
             .filter(|record| !matches!(record, Record::Missing));
-        observe::count_lost(lost.count() as u64);
-        self.signals.lost.lock().drain(..which.len());
+        ripe.finish(lost.count() as u64);
         Ok(())
     }
 }
@@ -76,6 +108,13 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+
+    impl LostLeases {
+        fn ripe(&self) -> Vec<EndpointKey> {
+            let ripe = self.take_ripe();
+            ripe.rows.iter().map(|(_, key)| *key).collect()
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_reason_of_a_loss_is_looked_for_when_an_erasure_is_over() {
@@ -111,6 +150,44 @@ mod tests {
         assert_eq!(lost.ripe(), []);
         advance(LOOKED_FOR_AFTER).await;
         assert_eq!(lost.ripe(), [later]);
+    }
+
+    /// A tick of the application's beside the running worker.
+    #[cfg(feature = "testing")]
+    #[tokio::test(start_paused = true)]
+    async fn two_that_ask_at_the_same_time_ask_for_each_row_once() {
+        use std::sync::atomic::Ordering::Relaxed;
+
+        use futures_util::FutureExt as _;
+
+        let world = super::super::test_world::World::new().await;
+        let lost = &world.engine.signals.lost;
+        lost.add(vec![world.subscriber().await, world.subscriber().await]);
+        advance(LOOKED_FOR_AFTER).await;
+        world.table.hangs.store(true, Relaxed);
+        let mut dropped = Box::pin(world.engine.count_lost());
+        assert!(dropped.as_mut().now_or_never().is_none());
+        world.table.hangs.store(false, Relaxed);
+        let gets = world.table.gets.load(Relaxed);
+        world.engine.count_lost().await.unwrap();
+        assert_eq!(world.table.gets.load(Relaxed), gets);
+        drop(dropped);
+        assert_eq!(lost.ripe().len(), 2);
+        world.engine.count_lost().await.unwrap();
+        assert_eq!(lost.ripe(), []);
+    }
+
+    #[test]
+    fn rows_whose_reason_makes_the_store_panic_are_asked_for_once() {
+        let lost = LostLeases::default();
+        let rows = vec![(Instant::now(), EndpointKey::from_bytes([1; 32]))];
+        let of = &lost;
+        let panicked = std::panic::catch_unwind(move || {
+            let _ripe = Ripe { of, rows };
+            panic!("the store's");
+        });
+        panicked.unwrap_err();
+        assert_eq!(lost.lock().len(), 0);
     }
 
     #[test]

@@ -445,7 +445,8 @@ pub struct LedgerStats {
     /// Rows under a lease that has not expired.
     pub leased: u64,
     /// The earliest due time of the rows that are next in turn at each origin (L18), paused or not, and of due rows that
-    /// were not given a turn yet: how long rows have been waiting. Of at most [`STEP`](super::STEP) origins.
+    /// were not given a turn yet: how long rows have been waiting. Of the origins of push services that every browser of a vendor
+    /// uses, such as `fcm.googleapis.com`, and of at most [`STEP`](super::STEP) others.
     pub oldest_due: Option<Timestamp>,
     /// The same by push service. Of due rows without a turn it has the one that is due first. Empty if the ledger does not tell
     /// push services apart.

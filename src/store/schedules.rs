@@ -139,7 +139,8 @@ pub trait ScheduleStore: DeliveryLedger {
     /// Returns an error if the store is unavailable.
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Keeps numbers of days (D11). A worker calls it once an hour with that of today.
+    /// Keeps numbers of days (D11). Each process with a worker calls it once a day with that
+    /// of today, and again every hour while it fails.
     ///
     /// Default: keeps nothing. The history in `GET /stats` is empty then.
     ///

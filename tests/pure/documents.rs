@@ -349,6 +349,21 @@ fn every_promise_of_security_md_names_a_test() {
 
 /// The functions of the walks of `ARCHITECTURE.md` are in the files that it names.
 #[test]
+fn tables_begin_with_the_version_that_their_store_expects() {
+    for (store, constant) in [
+        ("sqlite", "const VERSION: i64 = "),
+        ("postgres", "const KNOWN: i64 = "),
+    ] {
+        let source = read(&format!("src/store/{store}/schema.rs"));
+        let (_, version) = source.split_once(constant).unwrap();
+        let (version, _) = version.split_once(';').unwrap();
+        let tables = read(&format!("src/store/{store}/tables.sql"));
+        let first = format!("-- Version {version}.");
+        assert!(tables.starts_with(&first), "{store}: {first}");
+    }
+}
+
+#[test]
 fn every_step_of_the_walks_is_in_its_file() {
     let text = read("ARCHITECTURE.md");
     let walks = text.split("\n| | function | file |\n").skip(1);

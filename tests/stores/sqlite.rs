@@ -22,9 +22,9 @@ use tower_web_push::testing::ManualClock;
 use tower_web_push::vapid::KeyId;
 
 use crate::unreadable::{
-    Damaged, a_damaged_row_is_left_out, a_key_that_rows_name_is_in_use,
-    damage_of_one_origin_stays_there, damaged_counts_hold_up_no_others, damaged_names,
-    holds_up_no_others, numbers_below_zero_count_as_zero, put_counted, put_origins,
+    Damaged, NUMBERS, a_damaged_row_is_left_out, a_key_that_rows_name_is_in_use,
+    both_are_claimed_again, damage_of_one_origin_stays_there, damaged_counts_hold_up_no_others,
+    damaged_names, holds_up_no_others, numbers_below_zero_count_as_zero, put_counted, put_origins,
     put_rows_at_two_origins, put_schedules, put_subscriptions, the_healthy_origin_is_claimed,
     the_healthy_schedule_is_due, the_row_left_expires,
 };
@@ -513,6 +513,28 @@ async fn an_origin_whose_name_cannot_be_read_holds_up_no_others() {
     assert_eq!(other.execute(sql, [damaged.as_str()]).unwrap(), 1);
     the_healthy_origin_is_claimed(&store, at(1)).await;
     the_row_left_expires(&store, &new).await;
+}
+
+#[tokio::test]
+async fn numbers_that_are_only_counted_on_stop_no_claim() {
+    for set in [
+        "origin SET takes =",
+        "origin SET (high, normal) = (0, 0), low =",
+        "origin SET (high, low) = (0, 0), normal =",
+        "delivery SET attempt =",
+    ] {
+        for number in NUMBERS {
+            let (_folder, path) = folder();
+            let store = SqliteStore::open(&path).await.unwrap();
+            put_rows_at_two_origins(&store, at(1)).await;
+            let other = Connection::open(&path).unwrap();
+            let damage = async || {
+                let sql = format!("UPDATE {set} {number}");
+                assert!(other.execute(&sql, []).unwrap() > 0);
+            };
+            both_are_claimed_again(&store, damage, at(1)).await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -151,6 +151,30 @@ pub(crate) async fn put_rows_at_two_origins(
     (new, rows[0].origin.clone())
 }
 
+/// Both rows are claimed, and again when their retries are due: numbers of one that are only counted on stop neither.
+/// `damage` sets them before each call.
+pub(crate) async fn both_are_claimed_again(
+    store: &dyn DeliveryLedger,
+    damage: impl AsyncFn(),
+    now: Timestamp,
+) {
+    let request = ClaimRequest::new(10, Duration::from_secs(45));
+    for round in [0, 30, 60] {
+        let now = now + Duration::from_secs(round);
+        damage().await;
+        let claims = store.claim(&request, now).await.unwrap();
+        assert_eq!(claims.rows.len(), 2, "{round} s: {claims:?}");
+        damage().await;
+        let retry = Settlement::RetryAt(now + Duration::from_secs(30));
+        let retries: Vec<_> = claims.rows.iter().map(|row| (row.token, retry)).collect();
+        let settled = store.settle(&retries, now).await.unwrap();
+        assert_eq!(settled, [Settled::Done; 2]);
+    }
+}
+
+/// What a number that is only counted on may be: changes of it by one have no result, or wrong ones.
+pub(crate) const NUMBERS: [i64; 4] = [-1, -8, i64::MIN, i64::MAX];
+
 /// The name of one origin cannot be read: rows of the other are claimed, and the ledger does not say that there is work.
 pub(crate) async fn the_healthy_origin_is_claimed(store: &dyn DeliveryLedger, now: Timestamp) {
     let request = ClaimRequest::new(10, Duration::from_secs(45));

@@ -6,8 +6,8 @@ use crate::broadcast::{BroadcastStatus, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::store::{
-    Cursor, DeliveryLedger, LedgerStats, NewBroadcast, NewDelivery, OldestDue, Pause, PauseReason,
-    STEP, Settlement, Tally,
+    ClaimRequest, Cursor, DeliveryLedger, LedgerStats, NewBroadcast, NewDelivery, OldestDue, Pause,
+    PauseReason, STEP, Settlement, Tally,
 };
 use crate::subscription::Origin;
 
@@ -220,6 +220,48 @@ pub async fn l10_the_oldest_due_row_is_told_by_push_service<L: DeliveryLedger + 
         (PushService::Other, None),
     ] {
         assert_eq!(stats.oldest_due_at.at(service), due, "{service:?}");
+    }
+}
+
+/// The statistics look at a bounded number of origins, and always at those of known push services, paused or not. All others hang:
+/// they stand in front.
+pub async fn l10_no_number_of_other_origins_hides_a_late_push_service<L>(h: &Handles<L>)
+where
+    L: DeliveryLedger + ?Sized,
+{
+    let ledger = h.store();
+    let at_origin = |host: &str, number| {
+        let origin = Origin::parse(&format!("https://{host}")).unwrap();
+        NewDelivery::new(recipient(number), origin)
+    };
+    let number = u32::try_from(STEP).unwrap() + 1;
+    let strangers = (0..number).map(|number| at_origin(&format!("a{number}.example"), number));
+    let strangers: Vec<_> = strangers.collect();
+    sending(ledger, &strangers, at(1)).await;
+    let known = [
+        (PushService::Fcm, "fcm.googleapis.com"),
+        (PushService::Apple, "web.push.apple.com"),
+    ];
+    let hosts = (number..).zip(known);
+    let rows: Vec<_> = hosts
+        .map(|(number, (_, host))| at_origin(host, number))
+        .collect();
+    sending(ledger, &rows, at(3)).await;
+    let pause = Pause::new(rows[1].origin.clone(), at(9_000), PauseReason::RateLimited);
+    ledger.pause(&pause, at(4)).await.unwrap();
+    // Origins get their turns, and paused ones leave the order.
+    let mut request = ClaimRequest::new(9, LEASE);
+    request.per_origin = 0;
+    for _ in 0..5 {
+        ledger.claim(&request, at(5)).await.unwrap();
+    }
+    let stats = h.second().stats(at(60)).await.unwrap();
+    assert_eq!(stats.oldest_due, Some(at(1)));
+    if stats.oldest_due_at == OldestDue::default() {
+        return;
+    }
+    for (service, host) in known {
+        assert_eq!(stats.oldest_due_at.at(service), Some(at(3)), "{host}");
     }
 }
 

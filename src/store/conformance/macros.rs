@@ -78,6 +78,7 @@ macro_rules! store_conformance {
                 l10_an_empty_broadcast_is_done
                 l10_the_statistics_follow_the_rows
                 l10_the_oldest_due_row_is_told_by_push_service
+                l10_no_number_of_other_origins_hides_a_late_push_service
                 l11_the_later_end_of_two_pauses_holds
                 l11_a_probed_pause_ends_by_being_lifted
                 l11_a_past_end_lifts_the_pause

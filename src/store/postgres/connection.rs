@@ -430,10 +430,12 @@ impl Tx<'_> {
     }
 }
 
-/// A failed `BEGIN`: the connection may be inside of a transaction and must not be reused.
+/// A failed `BEGIN`: the connection may be inside of a transaction and must not be reused, and what was sent behind it may have
+/// been done.
 fn not_begun(error: tokio_postgres::Error) -> Failed {
     Failed {
         broken: true,
+        unanswered: true,
         ..error.into()
     }
 }

@@ -92,7 +92,7 @@ async fn write(
             .zip(last)
             .ok_or_else(|| corrupt("an origin without a number"))?;
         if is_due {
-            *last += 1;
+            *last = last.saturating_add(1);
         }
         keys.push(row.key.as_bytes().as_slice());
         numbers.push(id);

@@ -18,6 +18,8 @@ pub(super) struct Failed {
     pub(super) again: bool,
     /// The connection must not be reused.
     pub(super) broken: bool,
+    /// The server has not answered the statement: it may have run it.
+    pub(super) unanswered: bool,
 }
 
 impl From<StoreError> for Failed {
@@ -26,6 +28,7 @@ impl From<StoreError> for Failed {
             error,
             again: false,
             broken: false,
+            unanswered: false,
         }
     }
 }
@@ -44,6 +47,7 @@ impl From<tokio_postgres::Error> for Failed {
                 error: StoreError::new(StoreErrorKind::Unavailable, error),
                 again: false,
                 broken: true,
+                unanswered: true,
             };
         };
         let code = answer.code();
@@ -65,6 +69,8 @@ impl From<tokio_postgres::Error> for Failed {
                 || (*code == SqlState::UNIQUE_VIOLATION
                     && answer.constraint() == Some("schedule_pkey")),
             broken: is_fatal || is_outdated,
+            // A server that ends the connection may do so after a commit.
+            unanswered: is_fatal,
             error: StoreError::new(meaning(code), ServerError::new(answer)),
         }
     }
@@ -101,6 +107,7 @@ pub(super) fn too_late() -> Failed {
         ),
         again: false,
         broken: true,
+        unanswered: true,
     }
 }
 
@@ -113,6 +120,7 @@ pub(super) fn overtaken() -> Failed {
         ),
         again: true,
         broken: false,
+        unanswered: false,
     }
 }
 

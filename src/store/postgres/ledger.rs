@@ -36,11 +36,7 @@ impl PostgresStore {
 #[async_trait]
 impl DeliveryLedger for PostgresStore {
     async fn open(&self, broadcast: &NewBroadcast, now: Timestamp) -> Result<Opened, StoreError> {
-        let opened = opening_together::open(self, broadcast, now).await?;
-        if opened == Opened::New {
-            self.tell().await;
-        }
-        Ok(opened)
+        opening_together::open(self, broadcast, now).await
     }
 
     async fn expandable(&self, limit: usize, now: Timestamp) -> Result<Vec<Expansion>, StoreError> {

@@ -40,7 +40,8 @@ pub(super) const OPEN: &str = "WITH place AS MATERIALIZED (SELECT id, origin, re
          RETURNING seq, id, due_at, band, written > 1 OR expanding AS has_flow), \
      content AS (INSERT INTO web_push.content (broadcast, audience, payload, ttl, urgency, topic, padding, trace_parent) \
          SELECT seq, audience, payload, ttl, urgency, topic, padding, trace_parent FROM opened JOIN fresh ON fresh.id = opened.id), \
-     recipient AS MATERIALIZED (SELECT opened.*, place.id AS origin, page.key, place.turns[opened.band + 1] \
+     recipient AS MATERIALIZED (SELECT opened.*, place.id AS origin, page.key, \
+             least(place.turns[opened.band + 1], 4611686018427387904) \
              + row_number() OVER (PARTITION BY opened.seq, place.id ORDER BY page.number) AS turn \
          FROM unnest($20::bytea[], $21::text[], $22::bytea[]) WITH ORDINALITY AS page (broadcast, origin, key, number) \
          JOIN opened ON opened.id = page.broadcast JOIN place ON place.origin = page.origin), \
@@ -238,7 +239,7 @@ pub(super) async fn open_all(
     Ok(opened)
 }
 
-/// Opens broadcasts of several calls, in one round trip that waits for no lock. Returns the ids of those that were unknown;
+/// Opens broadcasts of several calls, in one round trip that waits for each lock for a moment only. Returns the ids of those that were unknown;
 /// `None` if an origin is.
 pub(super) async fn open_shared(
     database: &Database,

@@ -5,7 +5,9 @@
 //! and all of a statement that the server refused or that met a lock.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::runtime::Handle;
 
 use super::error::Failed;
 use super::opening::{self, Openings};
@@ -66,8 +68,35 @@ impl OpeningTogether {
     }
 }
 
+/// The hint that a broadcast was opened. Dropped before it was sent, because the caller has gone, it is sent by a task: else no
+/// worker would wake.
+pub(super) struct Hint(Option<Arc<Inner>>);
+
+impl Hint {
+    fn new(inner: &Arc<Inner>) -> Self {
+        Self(Some(Arc::clone(inner)))
+    }
+
+    async fn tell(mut self) {
+        if let Some(inner) = &self.0 {
+            inner.hints.tell(&inner.database).await;
+        }
+        self.0 = None;
+    }
+}
+
+impl Drop for Hint {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(async move { inner.hints.tell(&inner.database).await });
+        }
+    }
+}
+
 impl Shared for Opening {
-    type Answer = ();
+    type Answer = Hint;
 
     fn together(inner: &Inner) -> &Together<Self> {
         &inner.opening.waiting
@@ -77,7 +106,7 @@ impl Shared for Opening {
         self.new.page.as_ref().map_or(0, |page| page.rows.len())
     }
 
-    async fn run(inner: &Inner, calls: &[Self]) -> Result<Vec<Option<()>>, Failed> {
+    async fn run(inner: &Arc<Inner>, calls: &[Self]) -> Result<Vec<Option<Hint>>, Failed> {
         let each = calls.iter().map(|call| (&call.new, call.now));
         let openings = Openings::at_their_times(each)?;
         let opened = opening::open_shared(&inner.database, &openings).await?;
@@ -95,12 +124,12 @@ impl Shared for Opening {
         let mut is_new = |call: &Self| opened.remove(call.new.id.as_bytes());
         Ok(calls
             .iter()
-            .map(|call| is_new(call).then_some(()))
+            .map(|call| is_new(call).then(|| Hint::new(inner)))
             .collect())
     }
 }
 
-/// Opens a broadcast, together with those of other calls that wait.
+/// Opens a broadcast, together with those of other calls that wait, and notifies listening workers.
 pub(super) async fn open(
     store: &PostgresStore,
     new: &NewBroadcast,
@@ -112,16 +141,15 @@ pub(super) async fn open(
             new: new.clone(),
             now,
         };
-        if ask(inner, call, inner.database.longest_answer())
-            .await?
-            .is_some()
-        {
+        if let Some(hint) = ask(inner, call, inner.database.longest_answer()).await? {
+            hint.tell().await;
             return Ok(Opened::New);
         }
     }
     let opened = opening::open(&inner.database, new, now).await?;
     if opened == Opened::New {
         inner.opening.remember(new);
+        Hint::new(inner).tell().await;
     }
     Ok(opened)
 }

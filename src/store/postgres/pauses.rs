@@ -5,6 +5,7 @@ use super::error::{Failed, corrupt};
 use super::rows::{Columns, Values, first, integer, read};
 use super::{origins, waking};
 use crate::clock::Timestamp;
+use crate::store::oldest_due::always_told;
 use crate::store::readable::{ReadablePage, readable_or_none};
 use crate::store::rules::{LONGEST_PAGE, aside_sql};
 use crate::store::{LedgerStats, OldestDue, Pause, PauseReason, STEP, StoreError, Tally};
@@ -66,6 +67,8 @@ pub(super) const STATS: &str = concat!(
     "WITH front AS MATERIALIZED ((SELECT id, origin FROM web_push.origin WHERE ready AND NOT held \
          ORDER BY served, id LIMIT $2) \
          UNION ALL (SELECT id, origin FROM web_push.origin WHERE held ORDER BY paused_until LIMIT $2)), \
+     known AS MATERIALIZED (SELECT found.id, found.origin FROM unnest($3::text[]) AS named (origin) CROSS JOIN LATERAL ( \
+         SELECT id, origin FROM web_push.origin WHERE origin.origin = named.origin OFFSET 0) AS found), \
      waiting AS ((SELECT origin, at FROM web_push.delivery WHERE turn IS NULL AND leased AND at <= $1 ORDER BY at LIMIT 1) \
          UNION ALL (SELECT origin, at FROM web_push.delivery WHERE turn IS NULL AND NOT leased AND at <= $1 \
              ORDER BY at LIMIT 1)), \
@@ -73,7 +76,7 @@ pub(super) const STATS: &str = concat!(
              FROM (VALUES (0::smallint), (1::smallint), (2::smallint)) AS bands (band) \
              CROSS JOIN LATERAL (SELECT d.at FROM web_push.delivery AS d WHERE d.origin = o.id AND d.band = bands.band \
                  AND d.turn IS NOT NULL ORDER BY d.turn LIMIT 1) AS first) AS at \
-             FROM (SELECT id, origin FROM front LIMIT $2) AS o \
+             FROM (SELECT * FROM known UNION ALL (SELECT id, origin FROM front LIMIT $2)) AS o \
          UNION ALL SELECT (SELECT o.origin FROM web_push.origin AS o WHERE o.id = waiting.origin), at FROM waiting) \
      SELECT (SELECT least(greatest(coalesce(sum(written::numeric - accepted - gone - key_mismatch - sender_fault \
          - too_large - bad_request - refused - expired - failed - cancelled), 0), 0), 9223372036854775807)::bigint \
@@ -239,8 +242,9 @@ pub(super) async fn next_due(
 }
 
 pub(super) async fn stats(database: &Database, now: Timestamp) -> Result<LedgerStats, StoreError> {
-    let values = (now.as_millis(), integer(STEP));
-    let rows = database.query(STATS, &[&values.0, &values.1]).await?;
+    let known: Vec<_> = always_told().collect();
+    let values: Values<'_> = &[&now.as_millis(), &integer(STEP), &known];
+    let rows = database.query(STATS, values).await?;
     let stats = first(&rows, |columns| {
         let (depth, leased) = (columns.count()?, columns.count()?);
         let origins: Option<Vec<Option<&str>>> = columns.get()?;

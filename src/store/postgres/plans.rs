@@ -106,6 +106,7 @@ const SHORT: &[(&str, &str)] = &[
     (pauses::NEXT_DUE, "origin_ready"),
     (pauses::NEXT_DUE, "origin_held"),
     (pauses::STATS, "delivery_ready"),
+    (pauses::STATS, "origin_origin_key"),
     (pauses::STATS, "delivery_waiting"),
     (subscription_changes::CHANGE, "subscription_pkey"),
     (subscription_changes::RETIRED_BEFORE, "subscription_retired"),

@@ -3,6 +3,7 @@
 //!
 //! A statement begins after all of its calls have, so that each sees what was committed before it, as if it were alone.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -102,7 +103,7 @@ impl Shared for Reading {
     }
 
     async fn run(
-        inner: &Inner,
+        inner: &Arc<Inner>,
         calls: &[Self],
     ) -> Result<Vec<Option<Vec<SubscriptionRecord>>>, Failed> {
         let mut asked = Vec::new();

@@ -31,7 +31,7 @@ pub(super) const HELD: &str = "WITH asked AS MATERIALIZED (SELECT token.place, b
 /// By `ctid`: the rows are locked, so that it does not change.
 pub(super) const FINISH: &str = "DELETE FROM web_push.delivery WHERE ctid = ANY($1::text[]::tid[])";
 pub(super) const POSTPONE: &str = "UPDATE web_push.delivery AS d SET leased = false, worker = NULL, at = again.at, turn = NULL, \
-     attempt = greatest(d.attempt - again.untried, 0) \
+     attempt = greatest(d.attempt, again.untried) - again.untried \
      FROM unnest($1::text[]::tid[], $2::bigint[], $3::bigint[]) AS again (place, at, untried) \
      WHERE d.ctid = again.place";
 /// The probes of paused origins. Usually none.

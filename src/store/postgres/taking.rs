@@ -18,7 +18,8 @@ use crate::subscription::EndpointKey;
 
 /// Takes the wanted number of rows of each origin and band, in the order of their turns. Skips rows that concurrent claims
 /// take, and passes over rows of cancelled and paused broadcasts, which may be very many: it looks at a bounded number of
-/// rows. A row that has changed since the statement began has no turn or another one.
+/// rows. A row that has changed since the statement began has no turn or another one. Damage of one row's attempts must not end
+/// all claims.
 macro_rules! leased {
     () => {
         "WITH taken AS MATERIALIZED (SELECT asked.place, asked.origin, asked.band, row.* \
@@ -33,7 +34,7 @@ macro_rules! leased {
              WHERE b.seq = next.broadcast), true) \
          ORDER BY next.turn LIMIT asked.wanted) AS row), \
      leased AS (UPDATE web_push.delivery AS d SET turn = NULL, leased = true, at = $4, \
-         fence = nextval('web_push.fence'), worker = $6, attempt = d.attempt + 1 \
+         fence = nextval('web_push.fence'), worker = $6, attempt = least(greatest(d.attempt, 0), 4294967294) + 1 \
      FROM taken WHERE d.ctid = taken.ctid \
      RETURNING taken.place, taken.origin, taken.band, taken.turn, d.broadcast, d.key, d.fence, d.attempt)"
     };

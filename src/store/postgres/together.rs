@@ -29,7 +29,7 @@ pub(super) trait Shared: Sized + Send + Sync + 'static {
     /// Runs one statement for calls. Returns their answers, in order; `None` for a call for which nothing was done: it goes alone.
     /// An error is for all of them.
     fn run(
-        inner: &Inner,
+        inner: &Arc<Inner>,
         calls: &[Self],
     ) -> impl Future<Output = Result<Vec<Option<Self::Answer>>, Failed>> + Send;
 }
@@ -50,8 +50,9 @@ struct Call<S: Shared> {
 
 enum Answer<T> {
     Done(T),
-    /// Nothing was done.
-    Alone,
+    /// Nothing was done, or what was done is known to one who makes the call again: it is to be made alone. With the error of the
+    /// shared statement, if there is one.
+    Alone(Option<StoreError>),
     Failed(StoreError),
 }
 
@@ -125,8 +126,9 @@ pub(super) async fn ask<S: Shared>(
     match timeout(patience, answered).await {
         Ok(Ok(Answer::Done(answer))) => Ok(Some(answer)),
         // No call waits for two timeouts.
-        Ok(Ok(Answer::Alone)) if began.elapsed() < longest / 2 => Ok(None),
-        Ok(Ok(Answer::Alone)) | Err(_) => Err(too_late().error),
+        Ok(Ok(Answer::Alone(_))) if began.elapsed() < longest / 2 => Ok(None),
+        Ok(Ok(Answer::Alone(Some(error)))) => Err(error),
+        Ok(Ok(Answer::Alone(None))) | Err(_) => Err(too_late().error),
         Ok(Ok(Answer::Failed(error))) => Err(error),
         Ok(Err(_)) => {
             let why = "the runtime of another call has ended, whose transaction was shared";
@@ -151,7 +153,7 @@ impl<S: Shared> Drop for Running<S> {
             let left = take(&mut waiting.calls);
             drop(waiting);
             for call in left {
-                answer(call.answer, Answer::Alone);
+                answer(call.answer, Answer::Alone(None));
             }
         }
     }
@@ -174,21 +176,25 @@ async fn work<S: Shared>(mut running: Running<S>) {
                 let mut answers = answers.into_iter();
                 for sender in senders {
                     let done = answers.next().flatten();
-                    answer(sender, done.map_or(Answer::Alone, Answer::Done));
+                    answer(sender, done.map_or(Answer::Alone(None), Answer::Done));
                 }
             }
-            // The server has answered, so nothing was done.
-            Err(failed) if !failed.broken => {
-                for sender in senders {
-                    answer(sender, Answer::Alone);
-                }
-            }
-            // It may have been done: it is for the callers to decide, as it is for one call.
-            Err(failed) => {
-                let error = Arc::new(failed.error);
+            Err(Failed {
+                error, unanswered, ..
+            }) => {
+                let error = Arc::new(error);
                 for sender in senders {
                     let error = StoreError::new(error.kind(), Arc::clone(&error));
-                    answer(sender, Answer::Failed(error));
+                    answer(
+                        sender,
+                        match unanswered {
+                            // It may have been done: it is for the callers to decide, as it is for one call.
+                            true => Answer::Failed(error),
+                            // Nothing was sent, the server has refused it, or its answer could not be read: alone, a call that
+                            // was done is known by its id.
+                            false => Answer::Alone(Some(error)),
+                        },
+                    );
                 }
             }
         }

@@ -21,13 +21,14 @@ pub(super) const DUE: &str = concat!(
      EXISTS (SELECT 1 FROM web_push.origin WHERE held AND paused_until <= $1)"
 );
 /// Gives turns to rows whose time has come, in the order of their times, after the highest claimed turn and the last one
-/// of their broadcast. Skips rows that another claim wakes, and does not wait for a page that is being written.
+/// of their broadcast, as far as that is no damage: one such number must not end all claims. Skips rows that another claim wakes,
+/// and does not wait for a page that is being written.
 pub(super) const WAKE: &str = "WITH due AS MATERIALIZED (SELECT woken.* FROM (VALUES (false), (true)) AS kind (leased) \
          CROSS JOIN LATERAL (SELECT d.ctid, d.broadcast, d.origin, d.band, d.at, d.key FROM web_push.delivery AS d \
              WHERE d.turn IS NULL AND d.leased = kind.leased AND d.at <= $1 \
              ORDER BY d.at LIMIT $2 FOR UPDATE SKIP LOCKED) AS woken), \
      placed AS MATERIALIZED (SELECT due.ctid, due.broadcast, due.origin, \
-             greatest(o.turns[due.band + 1], coalesce(f.turn, 0)) + row_number() OVER flow AS turn, \
+             least(greatest(o.turns[due.band + 1], coalesce(f.turn, 0)), 4611686018427387904) + row_number() OVER flow AS turn, \
              row_number() OVER flow = count(*) OVER (PARTITION BY due.broadcast, due.origin) AS is_last \
          FROM due CROSS JOIN LATERAL (SELECT turns FROM web_push.origin WHERE origin.id = due.origin OFFSET 0) AS o \
          LEFT JOIN LATERAL (SELECT turn FROM web_push.flow WHERE flow.broadcast = due.broadcast \

@@ -252,7 +252,12 @@ impl RedisStore {
             let Ok(key) = row.array().map(EndpointKey::from_bytes) else {
                 continue;
             };
-            let attempt = u32::try_from(row.number()?).unwrap_or(u32::MAX);
+            // Only counted on: damage must not end the claim.
+            let attempt = row
+                .number()
+                .ok()
+                .and_then(|number| u32::try_from(number).ok());
+            let attempt = attempt.unwrap_or(u32::MAX);
             *taken.entry(origin.clone()).or_default() += 1;
             let token = ClaimToken::new(broadcast, key, fence);
             claims

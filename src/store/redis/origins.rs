@@ -10,6 +10,7 @@ use super::reply::{Fields, Reply, bytes, bytes_or_nil, number, text, time};
 use super::script::{Args, NEXT_DUE, PAUSE, PRUNE_ORIGINS, STATS, TALLY};
 use super::{RedisStore, StoreError};
 use crate::clock::Timestamp;
+use crate::store::oldest_due::always_told;
 use crate::store::readable::{
     ReadablePage, UNREADABLE_ORIGIN, UNREADABLE_REASON, readable_or_none, report_unreadable_origins,
 };
@@ -218,7 +219,8 @@ impl RedisStore {
     }
 
     pub(super) async fn ledger_stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {
-        let mut answer = Reply::of(self.run(&STATS, &Args::at(now)).await?)?;
+        let args = always_told().fold(Args::at(now), Args::with);
+        let mut answer = Reply::of(self.run(&STATS, &args).await?)?;
         let (depth, leased) = (answer.number()?, answer.number()?);
         let mut oldest = OldestDue::default();
         while let (Some(origin), Some(at)) = (answer.next(), answer.next()) {

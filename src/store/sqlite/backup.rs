@@ -64,7 +64,7 @@ pub(super) fn copy(from: &Path, to: &Path, stop: &Stop) -> Result<(), StoreError
         .map_err(|error| about_target(StoreError::new(StoreErrorKind::Misconfigured, error)))?;
     let both = format!("{} to {}", from.display(), to.display());
     stop.check(&conn)?;
-    fill(&conn, &part.path).map_err(|error| error.about(both))?;
+    fill(&conn, part.path.as_ref()).map_err(|error| error.about(both))?;
     stop.check(&conn)?;
     part.finish(to)
         .map_err(|error| about_target(unfinished(error)))

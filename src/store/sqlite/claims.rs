@@ -35,7 +35,9 @@ pub(super) const PROBES: &str = "SELECT probe_fence, probe_key FROM origin INDEX
 pub(super) const END_PROBE: &str = "UPDATE origin INDEXED BY origin_probe SET paused_until = ?3, probe_fence = NULL, probe_key = NULL \
      WHERE probe_fence = ?1 AND probe_key = ?2";
 
-pub(super) const LEASE: &str = "UPDATE delivery SET turn = NULL, leased = 1, at = ?3, fence = ?4, worker = ?5, attempt = attempt + 1 \
+/// Damage of one row's attempts must not end all claims.
+pub(super) const LEASE: &str = "UPDATE delivery SET turn = NULL, leased = 1, at = ?3, fence = ?4, worker = ?5, \
+     attempt = min(max(attempt, 0), 4294967294) + 1 \
      WHERE broadcast = ?1 AND key = ?2 RETURNING attempt";
 pub(super) const FINISH: &str =
     "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3";

@@ -6,10 +6,12 @@
 
 use rusqlite::params;
 
+use super::broadcasts::ORIGIN_ID;
 use super::connection::Connection;
 use super::liveness;
 use super::query::{Columns, all, execute, first, integer};
 use crate::clock::Timestamp;
+use crate::store::oldest_due::always_told;
 use crate::store::readable::{
     UNREADABLE_ORIGIN, UNREADABLE_REASON, readable_or_none, report_unreadable_origins,
 };
@@ -19,6 +21,8 @@ use crate::subscription::Origin;
 
 /// Origins read by one statement.
 const PAGE: usize = 256;
+/// Claims of an origin's rows are counted up to this number, and then from 0 again.
+const TAKES: u64 = 1 << 30;
 
 pub(super) const FIRST: &str = "SELECT 1 FROM delivery INDEXED BY delivery_ready WHERE origin = ?1 AND turn IS NOT NULL LIMIT 1";
 pub(super) const WAKE: &str = "UPDATE origin INDEXED BY origin_waiting SET turn = served \
@@ -82,7 +86,7 @@ struct Ready {
     id: i64,
     paused_until: Option<Timestamp>,
     turn: i64,
-    /// `None` if its name cannot be read.
+    /// `None` if it cannot be read.
     origin: Option<Origin>,
     is_probed: bool,
     takes: u64,
@@ -91,19 +95,27 @@ struct Ready {
 impl Ready {
     fn read(columns: &mut Columns<'_, '_>) -> Result<Self, StoreError> {
         let id = columns.get()?;
-        let paused_until = columns.time_or_null()?;
-        let turn = columns.get()?;
-        let origin: String = columns.get()?;
-        let reason: Option<String> = columns.get()?;
+        // Damage of one origin must not end all claims. In an application's file a column may have a value of any type.
+        let paused_until = readable_or_none(columns.time_or_null())?;
+        let turn = readable_or_none(columns.get::<i64>())?;
+        let origin = readable_or_none(columns.get::<String>())?;
+        let origin = origin.and_then(|name| Origin::parse(&name).ok());
+        let reason = readable_or_none(columns.get::<Option<String>>())?.flatten();
+        let is_readable = paused_until.is_some() && turn.is_some();
         Ok(Self {
             id,
-            paused_until,
-            turn,
-            origin: Origin::parse(&origin).ok(),
+            paused_until: paused_until.flatten(),
+            // Values of other types stand behind all numbers.
+            turn: turn.unwrap_or(i64::MAX),
+            origin: origin.filter(|_| is_readable),
             is_probed: reason
                 .and_then(|reason| PauseReason::from_name(&reason))
                 .is_some_and(PauseReason::is_probed),
-            takes: columns.count()?,
+            // Only counted on.
+            takes: readable_or_none(columns.get::<i64>())?
+                .unwrap_or_default()
+                .unsigned_abs()
+                % TAKES,
         })
     }
 }
@@ -122,7 +134,7 @@ fn place(
     execute(conn, PLACE, params![origin, is_ready, turn]).map(|_| ())
 }
 
-/// Leaves an origin out of the order of turns whose name cannot be read.
+/// Leaves an origin out of the order of turns that cannot be read.
 fn park(conn: &Connection, origin: i64, now: Timestamp) -> Result<(), StoreError> {
     let until = (now + UNREADABLE_ORIGIN).as_millis();
     execute(conn, PARK, params![origin, until, UNREADABLE_REASON])?;
@@ -299,7 +311,8 @@ pub(super) fn next(
     Ok(next)
 }
 
-/// The earliest due time of the rows that are next in turn at each origin, and of those that wait longest.
+/// The earliest due time of the rows that are next in turn at each known push service and at some other origins, and of those that
+/// wait longest.
 pub(super) fn oldest(conn: &Connection) -> Result<OldestDue, StoreError> {
     let ready = all(
         conn,
@@ -310,7 +323,11 @@ pub(super) fn oldest(conn: &Connection) -> Result<OldestDue, StoreError> {
     let left = integer(STEP - ready.len());
     let paused = all(conn, PAUSED, [left], |row| row.get::<i64>())?;
     let mut oldest = OldestDue::default();
-    for id in ready.into_iter().chain(paused) {
+    let mut known = Vec::new();
+    for origin in always_told() {
+        known.extend(first(conn, ORIGIN_ID, [origin], |row| row.get::<i64>())?);
+    }
+    for id in known.into_iter().chain(ready).chain(paused) {
         let mut heads = Vec::new();
         for band in 0..BANDS {
             heads.extend(first(conn, HEAD, params![id, integer(band)], |row| {

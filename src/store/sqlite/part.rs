@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// A new file under a temporary name, removed on drop unless it was finished.
 pub(crate) struct Part {
-    pub(crate) path: PathBuf,
+    pub(crate) path: Temporary,
     pub(crate) file: File,
 }
 
@@ -30,32 +30,46 @@ impl Part {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(&path)?;
+        let path = Temporary(path);
         Ok(Self { path, file })
     }
 
     /// Syncs the file and gives it its name, which no other file must have got meanwhile.
-    pub(crate) fn finish(mut self, to: &Path) -> io::Result<()> {
-        self.file.flush()?;
-        self.file.sync_all()?;
+    pub(crate) fn finish(self, to: &Path) -> io::Result<()> {
+        let Self { path, mut file } = self;
+        file.flush()?;
+        file.sync_all()?;
+        // Before the file has its name: closing a descriptor of a file drops all locks that the process has on it (`fcntl`), also
+        // those of a store that has just opened it.
+        drop(file);
         // Unlike a rename, a link never replaces a file that was created meanwhile.
-        match fs::hard_link(&self.path, to) {
+        match fs::hard_link(&path, to) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
             // Not every file system has hard links.
-            Err(_) if fs::symlink_metadata(to).is_err() => fs::rename(&self.path, to)?,
+            Err(_) if fs::symlink_metadata(to).is_err() => fs::rename(&path, to)?,
             Err(error) => return Err(error),
         }
         #[cfg(unix)]
-        if let Some(folder) = self.path.parent() {
+        if let Some(folder) = path.as_ref().parent() {
             File::open(folder)?.sync_all()?;
         }
         Ok(())
     }
 }
 
-impl Drop for Part {
+/// The temporary name of a file, removed on drop.
+pub(crate) struct Temporary(PathBuf);
+
+impl AsRef<Path> for Temporary {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Temporary {
     fn drop(&mut self) {
         // Fails if the file was renamed.
-        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(&self.0);
     }
 }

@@ -1,4 +1,4 @@
--- Version 12.
+-- Version 14.
 --
 -- Rows are looked up by key (subscriptions in the order in which broadcasts are expanded), so these tables are their own
 -- indexes: `WITHOUT ROWID`.

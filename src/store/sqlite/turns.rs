@@ -14,6 +14,7 @@ use super::due_origins;
 use super::error::corrupt;
 use super::query::{all, execute, first, integer};
 use crate::clock::Timestamp;
+use crate::store::readable::readable_or_none;
 use crate::store::rules::BANDS;
 use crate::store::{STEP, StoreError};
 
@@ -64,8 +65,10 @@ impl<'a> Turns<'a> {
         let claimed = match self.claimed.entry(origin) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
+                // In an application's file a number may be damaged so that it is none.
                 let bands = first(self.conn, CLAIMED, [origin], |row| {
-                    Ok([row.get()?, row.get()?, row.get()?])
+                    let mut turn = || readable_or_none(row.get()).map(Option::unwrap_or_default);
+                    Ok([turn()?, turn()?, turn()?])
                 })?;
                 entry.insert(bands.ok_or_else(|| corrupt("a row without an origin"))?)
             }
@@ -74,9 +77,11 @@ impl<'a> Turns<'a> {
         let flow = match self.flows.entry((broadcast, origin)) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                let stored = first(self.conn, LAST, [broadcast, origin], |row| row.get())?;
+                let stored = first(self.conn, LAST, [broadcast, origin], |row| {
+                    readable_or_none(row.get())
+                })?;
                 entry.insert(Flow {
-                    last: stored.unwrap_or_default(),
+                    last: stored.flatten().unwrap_or_default(),
                     is_stored: stored.is_some(),
                     rows: 0,
                 })

@@ -163,8 +163,11 @@ fn transaction(
         return started.elapsed();
     }
     let mut batch = vec![done];
+    // On some errors (a full disk) SQLite rolls the transaction back. What a job does in spite of that is committed by itself:
+    // there is nothing to join, and the `COMMIT` fails.
+    let is_over = conn.is_autocommit();
     let mut outcome = Ok(());
-    while batch.len() < MAX_BATCH && started.elapsed() < longest {
+    while !is_over && batch.len() < MAX_BATCH && started.elapsed() < longest {
         match commands.try_recv() {
             Ok(Command::Run(job)) if job.is_abandoned() => {}
             Ok(Command::Run(job)) => outcome = savepoint(conn, job, &mut batch),

@@ -100,6 +100,29 @@ fn the_wait_for_the_applications_transaction_is_no_part_of_ours() {
     });
 }
 
+/// A full disk may end a transaction, and a job may go on in spite of that.
+#[test]
+fn no_job_joins_a_transaction_that_sqlite_has_rolled_back() {
+    let conn = connection::in_memory_with(prefix()).unwrap();
+    let (jobs, queue) = mpsc::channel(QUEUE);
+    let ask = |sql: &'static str| {
+        let (answer, answered) = oneshot::channel();
+        let work = move |conn: &Connection| execute(conn, sql, []).map(drop);
+        let job = Command::Run(Box::new(Task { work, answer }));
+        jobs.blocking_send(job).unwrap();
+        answered
+    };
+    let first = ask("ROLLBACK");
+    let next = ask("INSERT INTO worker (id) VALUES (1)");
+    drop(jobs);
+    write(&conn, queue, None, None);
+    let error = first.blocking_recv().unwrap().unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+    next.blocking_recv().unwrap().unwrap();
+    let rows = all(&conn, "SELECT id FROM worker", [], |row| row.get::<i64>());
+    assert_eq!(rows.unwrap(), [1]);
+}
+
 /// A job that joined the transaction was asked for after the file had gone, and would be lost with the process.
 #[tokio::test]
 async fn nothing_is_accepted_by_a_transaction_that_outlives_the_file() {

@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 use tower_web_push::store::PostgresStore;
 
 use super::calls::{Reads, reads};
-use super::{Damage, Done, Part, Value, check, examine, runtime};
+use super::{Damage, Done, OF_EVERY_CLAIM, Part, Value, check, examine, numbers, runtime};
 use crate::postgres::world::{Schema, client};
 use crate::support::stored;
 
@@ -27,6 +27,11 @@ pub(super) fn run(cases: u32) {
     let runtime = runtime();
     let world = runtime.block_on(World::new(schema));
     check(cases, |damages| runtime.block_on(world.case(&damages)));
+    runtime.block_on(async {
+        for damage in world.every_number().await {
+            world.case(&[damage]).await.unwrap();
+        }
+    });
     runtime.block_on(world.end());
 }
 
@@ -62,6 +67,27 @@ impl World {
         }
     }
 
+    async fn every_number(&self) -> Vec<Damage> {
+        let mut damages = Vec::new();
+        for (place, table) in self.tables.iter().enumerate() {
+            if OF_EVERY_CLAIM.contains(&table.as_str()) {
+                let rows = format!("SELECT ctid::text FROM {}.{table}", self.schema.name);
+                let rows = words(&self.client, &rows).await.len();
+                damages.extend(numbers(place, rows, self.columns(table).await.len()));
+            }
+        }
+        damages
+    }
+
+    async fn columns(&self, table: &str) -> Vec<String> {
+        let columns = format!(
+            "SELECT column_name || ' ' || data_type FROM information_schema.columns \
+             WHERE table_schema = '{}' AND table_name = '{table}' ORDER BY ordinal_position",
+            self.schema.name
+        );
+        words(&self.client, &columns).await
+    }
+
     async fn case(&self, damages: &[Damage]) -> Result<(), TestCaseError> {
         let name = &self.schema.name;
         let mut put_back = String::from("BEGIN; SET LOCAL session_replication_role = replica; ");
@@ -86,11 +112,7 @@ impl World {
     async fn damage(&self, ((table, row, column), value): &Damage) -> Option<Done> {
         let name = &self.schema.name;
         let table = &self.tables[usize::from(*table) % self.tables.len()];
-        let columns = format!(
-            "SELECT column_name || ' ' || data_type FROM information_schema.columns \
-             WHERE table_schema = '{name}' AND table_name = '{table}' ORDER BY ordinal_position"
-        );
-        let columns = words(&self.client, &columns).await;
+        let columns = self.columns(table).await;
         let (column, kind) = columns[usize::from(*column) % columns.len()]
             .split_once(' ')
             .unwrap();

@@ -10,7 +10,7 @@ use rusqlite::{Connection, params_from_iter};
 use tower_web_push::store::{SqliteStore, StoreError};
 
 use super::calls::{Reads, reads, silent};
-use super::{Damage, Done, Part, Value, check, examine, runtime};
+use super::{Damage, Done, OF_EVERY_CLAIM, Part, Value, check, examine, numbers, runtime};
 use crate::application_file::{self, PREFIX};
 use crate::support::stored;
 
@@ -53,7 +53,7 @@ fn run_with(prefix: &str, cases: u32) {
         before
     });
     let number = Cell::new(0);
-    check(cases, |damages| {
+    let case = |damages: Vec<Damage>| {
         number.set(number.get() + 1);
         let path = folder.path().join(format!("{}.db", number.get()));
         fs::copy(&kept, &path).unwrap();
@@ -63,7 +63,38 @@ fn run_with(prefix: &str, cases: u32) {
             let _ = fs::remove_file(format!("{}{end}", path.display()));
         }
         ended
-    });
+    };
+    check(cases, case);
+    for damage in every_number(&kept, prefix) {
+        case(vec![damage]).unwrap();
+    }
+}
+
+fn every_number(path: &Path, prefix: &str) -> Vec<Damage> {
+    let conn = Connection::open(path).unwrap();
+    let mut damages = Vec::new();
+    for (place, table) in tables(&conn, prefix).iter().enumerate() {
+        if OF_EVERY_CLAIM.contains(&table.strip_prefix(prefix).unwrap()) {
+            let number = format!("SELECT count(*) FROM \"{table}\"");
+            let rows: u16 = conn.query_row(&number, [], |row| row.get(0)).unwrap();
+            damages.extend(numbers(place, rows.into(), columns(&conn, table).len()));
+        }
+    }
+    damages
+}
+
+fn tables(conn: &Connection, prefix: &str) -> Vec<String> {
+    let tables = format!(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB '{prefix}*' \
+         AND name NOT GLOB 'sqlite_*' ORDER BY name"
+    );
+    words(conn, &tables)
+}
+
+fn columns(conn: &Connection, table: &str) -> Vec<String> {
+    // 0: neither generated nor hidden.
+    let columns = format!("SELECT name FROM pragma_table_xinfo('{table}') WHERE hidden = 0");
+    words(conn, &columns)
 }
 
 async fn opened(
@@ -89,11 +120,7 @@ async fn opened(
 fn damage(path: &Path, prefix: &str, damages: &[Damage]) -> Vec<Done> {
     let conn = Connection::open(path).unwrap();
     conn.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
-    let tables = format!(
-        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB '{prefix}*' \
-         AND name NOT GLOB 'sqlite_*' ORDER BY name"
-    );
-    let tables = words(&conn, &tables);
+    let tables = tables(&conn, prefix);
     let told = |table: &str, told: String| {
         let part = part(table.strip_prefix(prefix).unwrap());
         let name = table.strip_prefix(prefix).unwrap();
@@ -110,9 +137,7 @@ fn damage(path: &Path, prefix: &str, damages: &[Damage]) -> Vec<Done> {
     let mut done = Vec::new();
     for ((table, row, column), value) in damages {
         let table = &tables[usize::from(*table) % tables.len()];
-        // 0: neither generated nor hidden.
-        let columns = format!("SELECT name FROM pragma_table_xinfo('{table}') WHERE hidden = 0");
-        let columns = words(&conn, &columns);
+        let columns = columns(&conn, table);
         let column = usize::from(*column) % columns.len();
         let list = columns.join("\", \"");
         let number = format!("SELECT count(*) FROM \"{table}\"");

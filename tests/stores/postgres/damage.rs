@@ -8,11 +8,11 @@ use tower_web_push::store::{
 
 use super::world::{Schema, at, broadcast, claim_of, delivery, sending, subscription};
 use crate::unreadable::{
-    Damaged, a_damaged_row_gives_its_id, a_damaged_row_is_left_out, a_key_that_rows_name_is_in_use,
-    damage_of_one_origin_stays_there, damaged_counts_hold_up_no_others, holds_up_no_others,
-    numbers_below_zero_count_as_zero, put_counted, put_origins, put_rows_at_two_origins,
-    put_schedules, put_subscriptions, the_healthy_origin_is_claimed, the_healthy_schedule_is_due,
-    the_row_left_expires,
+    Damaged, NUMBERS, a_damaged_row_gives_its_id, a_damaged_row_is_left_out,
+    a_key_that_rows_name_is_in_use, both_are_claimed_again, damage_of_one_origin_stays_there,
+    damaged_counts_hold_up_no_others, holds_up_no_others, numbers_below_zero_count_as_zero,
+    put_counted, put_origins, put_rows_at_two_origins, put_schedules, put_subscriptions,
+    the_healthy_origin_is_claimed, the_healthy_schedule_is_due, the_row_left_expires,
 };
 
 #[tokio::test]
@@ -206,19 +206,28 @@ async fn damage_of_one_origin_holds_up_no_others() {
     damage_of_one_origin_stays_there(&store, &damaged, at(1)).await;
 }
 
-/// The number of an origin's claims is only counted on.
 #[tokio::test]
-async fn a_number_of_claims_below_zero_stops_none() {
+async fn numbers_that_are_only_counted_on_stop_no_claim() {
     let Some(schema) = Schema::fresh() else {
         return;
     };
     let store = schema.store().await;
-    sending(&store, 10).await;
-    for damage in ["-1", "-9223372036854775808", "9223372036854775807"] {
-        let sql = format!("UPDATE web_push.origin SET takes = {damage}");
-        schema.run(&sql).await;
-        let claims = store.claim(&claim_of(2), at(1)).await.unwrap();
-        assert_eq!(claims.rows.len(), 2, "{damage}");
+    for set in [
+        "origin SET takes = NUMBER",
+        "origin SET turns = '{0,0,NUMBER}'",
+        "origin SET turns = '{0,NUMBER,0}'",
+        "flow SET turn = NUMBER",
+        "delivery SET attempt = NUMBER",
+    ] {
+        for number in NUMBERS {
+            schema
+                .run("TRUNCATE web_push.broadcast, web_push.origin CASCADE")
+                .await;
+            put_rows_at_two_origins(&store, at(1)).await;
+            let set = set.replace("NUMBER", &number.to_string());
+            let damage = async || schema.run(&format!("UPDATE web_push.{set}")).await;
+            both_are_claimed_again(&store, damage, at(1)).await;
+        }
     }
 }
 

@@ -201,6 +201,43 @@ async fn what_one_would_have_told_for_another_is_told_though_it_was_dropped() {
     heard(&mut changes).await;
 }
 
+/// The statement of a call without an idempotency key is another task's, which goes on.
+#[tokio::test]
+async fn what_a_call_opens_that_was_dropped_meanwhile_is_heard() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let (here, there) = (schema.store().await, schema.store().await);
+    let (mut own, mut others) = (here.changes(), there.changes());
+    for changes in [&mut own, &mut others] {
+        heard(changes).await;
+        unheard(changes).await;
+    }
+    schema
+        .run(
+            "CREATE TABLE web_push.gate (open boolean); \
+             CREATE FUNCTION web_push.wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             WHILE NOT EXISTS (SELECT FROM web_push.gate) LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN NEW; END $$; \
+             CREATE TRIGGER wait BEFORE INSERT ON web_push.content FOR EACH ROW EXECUTE FUNCTION web_push.wait()",
+        )
+        .await;
+    let is_sent = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%\"{}\"%'",
+        schema.name
+    );
+    let new = broadcast();
+    let sent = until(async || (schema.number(&is_sent).await > 0).then_some(()));
+    match select(here.open(&new, at(0)), Box::pin(sent)).await {
+        Either::Left((opened, _)) => panic!("{opened:?}"),
+        Either::Right(((), opening)) => drop(opening),
+    }
+    unheard(&mut others).await;
+    schema.run("INSERT INTO web_push.gate VALUES (true)").await;
+    heard(&mut others).await;
+    heard(&mut own).await;
+    assert!(here.status(new.id, at(1)).await.unwrap().is_some());
+}
+
 /// A server that refuses LISTEN, such as a pooler, is asked again with pauses.
 #[tokio::test]
 async fn a_listener_that_is_sent_away_at_once_comes_back_a_little_later() {

@@ -15,7 +15,7 @@ use super::world::{
 };
 use crate::support::servers::{self, Kind};
 use crate::unreadable::{
-    Damaged, a_damaged_row_gives_its_id, a_damaged_row_is_left_out,
+    Damaged, a_damaged_row_gives_its_id, a_damaged_row_is_left_out, both_are_claimed_again,
     damage_of_one_origin_stays_there, damaged_counts_hold_up_no_others, damaged_names,
     holds_up_no_others, put_origins, put_rows_at_two_origins, put_schedules, put_subscriptions,
     the_healthy_origin_is_claimed, the_healthy_schedule_is_due,
@@ -173,6 +173,40 @@ async fn an_origin_whose_name_cannot_be_read_holds_up_no_others() {
         assert_eq!(added, 1);
         the_healthy_origin_is_claimed(&store, at(1)).await;
     }
+}
+
+#[tokio::test]
+async fn numbers_that_are_only_counted_on_stop_no_claim() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let store = store(&url, &prefix).await;
+    let (new, damaged) = put_rows_at_two_origins(&store, at(1)).await;
+    let connection = connection(&url).await;
+    // Too large for any integer.
+    let number = "99999999999999999999";
+    let states = [format!("{{{prefix}}}:s:").as_bytes(), new.id.as_bytes()].concat();
+    let turns = format!("{{{prefix}}}:turns");
+    let damage = async || {
+        let mut connection = connection.clone();
+        let mut set = redis_rs::cmd("HSET");
+        set.arg(&turns)
+            .arg(damaged.as_str())
+            .arg(format!("0:0:0:{number}"));
+        let _: i64 = set.query_async(&mut connection).await.unwrap();
+        let mut rows = redis_rs::cmd("HGETALL");
+        let rows = rows.arg(&states).query_async(&mut connection).await;
+        let rows: Vec<(Vec<u8>, String)> = rows.unwrap();
+        for (row, state) in rows {
+            let parts: Vec<_> = state.splitn(3, ':').collect();
+            let state = format!("{}:{number}:{}", parts[0], parts[2]);
+            let mut set = redis_rs::cmd("HSET");
+            set.arg(&states).arg(row).arg(state);
+            let _: i64 = set.query_async(&mut connection).await.unwrap();
+        }
+    };
+    both_are_claimed_again(&store, damage, at(1)).await;
 }
 
 #[tokio::test]

@@ -432,14 +432,15 @@ function operations.next_due()
   return moments
 end
 
--- Returns statistics. ARGV: now. Returns the numbers of rows and leased rows, and the first times, each behind its origin: of
--- leased rows, of postponed rows, and of the ready rows that are next in each band of some origins.
+-- Returns statistics. ARGV: now, the origins whose rows are always looked at. Returns the numbers of rows and leased rows, and the first times, each behind its origin: of
+-- leased rows, of postponed rows, and of the ready rows that are next in each band of these and some other origins.
 function operations.stats()
   local ORIGINS = 200
   local origins = call('ZRANGE', READY, 0, ORIGINS - 1)
   if #origins < ORIGINS then
     for _, origin in ipairs(call('ZRANGE', WAKES, 0, ORIGINS - #origins - 1)) do origins[#origins + 1] = origin end
   end
+  for i = 2, #ARGV do origins[#origins + 1] = ARGV[i] end
   local answer = {
     tonumber(call('HGET', META, 'depth') or '0'),
     call('ZCOUNT', LEASED, '(' .. ARGV[1], '+inf'),
