@@ -71,7 +71,7 @@ impl World {
         let mut damages = Vec::new();
         for (place, table) in self.tables.iter().enumerate() {
             if OF_EVERY_CLAIM.contains(&table.as_str()) {
-                let rows = format!("SELECT ctid::text FROM {}.{table}", self.schema.name);
+                let rows = format!("SELECT ctid::text FROM {}_kept.{table}", self.schema.name);
                 let rows = words(&self.client, &rows).await.len();
                 damages.extend(numbers(place, rows, self.columns(table).await.len()));
             }

@@ -11,7 +11,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
+use tokio_postgres::NoTls;
 use tower_web_push::message::Message;
+use tower_web_push::store::deadpool_postgres::{Manager, Pool};
 use tower_web_push::store::{
     Cursor, DeliveryLedger as _, Idempotency, NewBroadcast, Opened, Page, PostgresStore,
     StoreError, StoreErrorKind,
@@ -187,6 +189,26 @@ async fn one_whose_origin_is_locked_keeps_those_of_others_waiting_for_a_moment_o
     };
     let (opened, ()) = tokio::join!(store.open(&locked, at(0)), others);
     assert_eq!(opened.unwrap(), Opened::New);
+}
+
+/// A pooler may have forgotten the prepared statements of a connection. The server says so, and the connection is not used again.
+#[tokio::test]
+async fn a_statement_that_is_prepared_no_more_fails_none_of_them() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let manager = Manager::new(schema.url.parse().unwrap(), NoTls);
+    let pool = Pool::builder(manager).max_size(1).build().unwrap();
+    let store = schema.builder().with_pool(pool.clone()).await.unwrap();
+    know(&store).await;
+    let all = |from| (from..from + 5).map(|number| to_one(number, 1));
+    let opened = open_all(&store, &all(0).collect::<Vec<_>>()).await;
+    assert!(opened.iter().all(is_new), "{opened:?}");
+    let connection = pool.get().await.unwrap();
+    connection.batch_execute("DEALLOCATE ALL").await.unwrap();
+    drop(connection);
+    let opened = open_all(&store, &all(5).collect::<Vec<_>>()).await;
+    assert!(opened.iter().all(is_new), "{opened:?}");
 }
 
 /// Its place is given to the others, and nothing is sent for it.
