@@ -8,6 +8,7 @@ use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::store::reason::because;
 pub(super) use crate::store::reason::{corrupt, misconfigured};
+use crate::store::together::Unshared;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// The error of a statement, and what follows for its transaction and connection.
@@ -18,6 +19,16 @@ pub(super) struct Failed {
     pub(super) again: bool,
     /// The connection must not be reused.
     pub(super) broken: bool,
+}
+
+impl From<Failed> for Unshared {
+    fn from(failed: Failed) -> Self {
+        match failed.broken {
+            // The server has answered, so nothing was done.
+            false => Self::Alone,
+            true => Self::Failed(failed.error),
+        }
+    }
 }
 
 impl From<StoreError> for Failed {

@@ -9,9 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::error::Failed;
 use super::opening::{self, Openings};
-use super::together::{ROWS, Shared, Together, ask};
 use super::{Inner, PostgresStore};
 use crate::clock::Timestamp;
+use crate::store::together::{ROWS, Shared, Sharing as _, Together, ask};
 use crate::store::{NewBroadcast, NewDelivery, Opened, StoreError};
 use crate::subscription::Origin;
 
@@ -67,7 +67,9 @@ impl OpeningTogether {
 }
 
 impl Shared for Opening {
+    type Store = Inner;
     type Answer = ();
+    type Error = Failed;
 
     fn together(inner: &Inner) -> &Together<Self> {
         &inner.opening.waiting
@@ -112,10 +114,7 @@ pub(super) async fn open(
             new: new.clone(),
             now,
         };
-        if ask(inner, call, inner.database.longest_answer())
-            .await?
-            .is_some()
-        {
+        if ask(inner, call, inner.longest_answer()).await?.is_some() {
             return Ok(Opened::New);
         }
     }
