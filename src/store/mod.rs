@@ -109,6 +109,8 @@ mod slow_calls;
 mod sqlite;
 mod subscription_values;
 mod subscriptions;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod together;
 mod vapid_keys;
 
 pub use crate::push_service::{Pause, PauseReason, Tally};

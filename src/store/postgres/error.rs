@@ -8,6 +8,7 @@ use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::store::reason::because;
 pub(super) use crate::store::reason::{corrupt, misconfigured};
+use crate::store::together::Unshared;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// The error of a statement, and what follows for its transaction and connection.
@@ -20,6 +21,15 @@ pub(super) struct Failed {
     pub(super) broken: bool,
     /// The server has not answered the statement: it may have run it.
     pub(super) unanswered: bool,
+}
+
+impl From<Failed> for Unshared {
+    fn from(failed: Failed) -> Self {
+        match failed.unanswered {
+            false => Self::Alone(failed.error),
+            true => Self::Failed(failed.error),
+        }
+    }
 }
 
 impl From<StoreError> for Failed {

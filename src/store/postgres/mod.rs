@@ -39,7 +39,6 @@ mod subscription_numbers;
 mod subscription_rows;
 mod subscriptions;
 mod taking;
-mod together;
 mod url;
 mod vapid_keys;
 mod waking;
@@ -52,6 +51,7 @@ pub use builder::PostgresBuilder;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use deadpool_postgres::Pool;
 
@@ -62,6 +62,7 @@ use self::reading_together::ReadingTogether;
 use self::workers::Beating;
 use super::heartbeat::{Heartbeat, WorkerId};
 use super::readable::KnownDamage;
+use super::together::Sharing;
 use super::{Changes, StoreError};
 
 /// Keeps everything in a schema of a PostgreSQL database, shared by any number of processes and machines.
@@ -183,6 +184,16 @@ struct Inner {
     listings: AtomicU64,
     /// The numbers of days that cannot be read.
     damaged_days: KnownDamage,
+}
+
+impl Sharing for Inner {
+    fn longest_answer(&self) -> Duration {
+        self.database.longest_answer()
+    }
+
+    fn too_late() -> StoreError {
+        error::too_late().error
+    }
 }
 
 impl PostgresStore {

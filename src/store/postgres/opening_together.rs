@@ -11,9 +11,9 @@ use tokio::runtime::Handle;
 
 use super::error::Failed;
 use super::opening::{self, Openings};
-use super::together::{ROWS, Shared, Together, ask};
 use super::{Inner, PostgresStore};
 use crate::clock::Timestamp;
+use crate::store::together::{ROWS, Shared, Sharing as _, Together, ask};
 use crate::store::{NewBroadcast, NewDelivery, Opened, StoreError};
 use crate::subscription::Origin;
 
@@ -96,7 +96,9 @@ impl Drop for Hint {
 }
 
 impl Shared for Opening {
+    type Store = Inner;
     type Answer = Hint;
+    type Error = Failed;
 
     fn together(inner: &Inner) -> &Together<Self> {
         &inner.opening.waiting
@@ -141,7 +143,7 @@ pub(super) async fn open(
             new: new.clone(),
             now,
         };
-        if let Some(hint) = ask(inner, call, inner.database.longest_answer()).await? {
+        if let Some(hint) = ask(inner, call, inner.longest_answer()).await? {
             hint.tell().await;
             return Ok(Opened::New);
         }

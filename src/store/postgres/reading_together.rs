@@ -10,11 +10,11 @@ use std::time::Instant;
 use super::error::{Failed, corrupt};
 use super::rows::{Columns, Values, integer};
 use super::subscription_rows::{principal_bytes, record, record_columns};
-use super::together::{Shared, Together, ask};
 use super::{Inner, PostgresStore};
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
 use crate::store::readable::ReadablePage;
+use crate::store::together::{Shared, Sharing as _, Together, ask};
 use crate::store::{StoreError, SubscriptionRecord};
 use crate::subscription::SubscriptionId;
 
@@ -88,7 +88,9 @@ impl ReadingTogether {
 }
 
 impl Shared for Reading {
+    type Store = Inner;
     type Answer = Vec<SubscriptionRecord>;
+    type Error = Failed;
 
     fn together(inner: &Inner) -> &Together<Self> {
         &inner.reading.waiting
@@ -196,7 +198,7 @@ pub(super) async fn page(
         return alone.await;
     }
     let began = Instant::now();
-    let longest = inner.database.longest_answer();
+    let longest = inner.longest_answer();
     let call = Reading {
         audience,
         limit,

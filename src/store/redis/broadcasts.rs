@@ -8,7 +8,7 @@ use super::claims::WAKES;
 use super::content::{audience, cursor_text, push_broadcast, push_page};
 use super::reply::{Fields, Reply, bytes, number, parse, unexpected};
 use super::script::{
-    Args, CANCEL, ENQUEUE, EXPANDABLE, EXPIRE, HOLD, LAPSE, OPEN, PRUNE, PULL, UNDERWAY,
+    Args, CANCEL, ENQUEUE, EXPANDABLE, EXPIRE, HOLD, LAPSE, PRUNE, PULL, UNDERWAY,
 };
 use super::{RedisStore, StoreError};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
@@ -34,7 +34,8 @@ impl RedisStore {
         now: Timestamp,
     ) -> Result<Opened, StoreError> {
         let args = push_broadcast(Args::default(), new, now)?;
-        match self.run(&OPEN, &args).await? {
+        let rows = new.page.as_ref().map_or(0, |page| page.rows.len());
+        match self.open_shared(args, rows).await? {
             known @ Value::Array(_) => {
                 let mut known = Reply::of(known)?;
                 Ok(Opened::Repeat(status(&mut known, now)?))

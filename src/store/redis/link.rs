@@ -28,7 +28,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// The timeout of a whole call.
-    fn call(self) -> Duration {
+    pub(super) fn call(self) -> Duration {
         self.connect.saturating_add(self.answer)
     }
 }

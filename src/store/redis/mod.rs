@@ -13,6 +13,7 @@ mod hints;
 mod ledger;
 mod link;
 mod listing;
+mod needed;
 mod origins;
 mod pack;
 mod pages;
@@ -23,6 +24,7 @@ mod schedules;
 mod script;
 #[cfg(test)]
 mod share_tests;
+mod sharing;
 mod start;
 mod subscriptions;
 mod vapid_keys;
@@ -40,6 +42,7 @@ use redis::{ErrorKind, ServerErrorKind, ToRedisArgs, Value};
 use self::address::Address;
 use self::link::{Limits, Link, LinkError};
 use self::script::{Args, Operation};
+use self::sharing::Waiting;
 use super::StoreError;
 use super::heartbeat::Heartbeat;
 use super::readable::KnownDamage;
@@ -101,6 +104,9 @@ use super::readable::KnownDamage;
 ///
 /// # Large calls
 ///
+/// Broadcasts that are accepted at the same time share a script, up to 64 of them with up to 1,000 recipients, and so do reads of
+/// users' subscriptions.
+///
 /// Up to 1,000 settlements or changes and 256 firings are one script; more are several, in order. Purging, expiring and
 /// pruning are scripts of at most a few hundred rows each. A claim reads as many origins as it wants rows, 500 in a script
 /// of about 10 ms, and never those that are paused or not due. A cancellation takes effect with its first script. Each
@@ -109,8 +115,8 @@ use super::readable::KnownDamage;
 ///
 /// # Cancel safety
 ///
-/// A dropped future has made all of its change or none of it; of a large call, whole scripts. A cancellation takes effect
-/// with its first script, see above.
+/// A dropped future has made all of its change or none of it; of a large call, whole scripts. One that shares a script may make its
+/// change afterwards. A cancellation takes effect with its first script, see above.
 ///
 /// # Security
 ///
@@ -130,6 +136,8 @@ struct Inner {
     namespace: String,
     /// The server or the nodes, and the database, for the description.
     place: OnceLock<String>,
+    /// Calls that share a script.
+    waiting: Waiting,
     heartbeat: Heartbeat,
     /// The place of the walk that prunes origins: the number of the set, and the cursor in it.
     pruned_origins: Mutex<(usize, u64)>,
@@ -149,11 +157,35 @@ impl Inner {
             limits,
             namespace,
             place: OnceLock::new(),
+            waiting: Waiting::default(),
             heartbeat: Heartbeat::new(),
             pruned_origins: Mutex::default(),
             pulled: AtomicU64::default(),
             listings: AtomicU64::default(),
             damaged_days: KnownDamage::default(),
+        }
+    }
+
+    /// Runs an operation of a script.
+    async fn run(&self, operation: &Operation, args: &Args) -> Result<Value, StoreError> {
+        let Self {
+            link,
+            limits,
+            namespace,
+            ..
+        } = self;
+        match link
+            .send(&operation.by_hash(namespace, args), *limits)
+            .await
+        {
+            // The script was not run: a restarted server does not know it.
+            Err(LinkError::Redis(error))
+                if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) =>
+            {
+                let whole = operation.whole(namespace, args);
+                Ok(link.send(&whole, *limits).await?)
+            }
+            answer => Ok(answer?),
         }
     }
 }
@@ -179,25 +211,7 @@ impl RedisStore {
 
     /// Runs an operation of a script.
     async fn run(&self, operation: &Operation, args: &Args) -> Result<Value, StoreError> {
-        let Inner {
-            link,
-            limits,
-            namespace,
-            ..
-        } = &*self.inner;
-        match link
-            .send(&operation.by_hash(namespace, args), *limits)
-            .await
-        {
-            // The script was not run: a restarted server does not know it.
-            Err(LinkError::Redis(error))
-                if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) =>
-            {
-                let whole = operation.whole(namespace, args);
-                Ok(link.send(&whole, *limits).await?)
-            }
-            answer => Ok(answer?),
-        }
+        self.inner.run(operation, args).await
     }
 
     /// Reads with a single command.

@@ -6,7 +6,7 @@ use redis::Value;
 
 use super::reply::{Reply, array, bytes, bytes_or_nil, number};
 use super::rows::{principal_text, unpack_row};
-use super::script::{Args, NUMBERS, OWNED, ROWS, TAGGED, WALK};
+use super::script::{Args, NUMBERS, ROWS, TAGGED, WALK};
 use super::{RedisStore, StoreError};
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
@@ -228,7 +228,7 @@ impl RedisStore {
     ) -> Result<Vec<Result<SubscriptionRecord, StoreError>>, StoreError> {
         let set = format!("u:{}", principal_text(Some(principal)));
         let mut rows = Vec::new();
-        for raw in Reply::of(self.run(&OWNED, &Args::default().with(set)).await?)? {
+        for raw in Reply::of(self.owned_shared(set).await?)? {
             rows.extend(bytes_or_nil(raw)?.map(|raw| unpack_row(&raw)));
         }
         Ok(rows)

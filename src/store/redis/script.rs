@@ -1,41 +1,49 @@
-//! The Lua scripts, one for each subject. Each operation is atomic.
+//! The Lua scripts: a file for each subject, of which each operation is a script with what it needs. Each operation is atomic.
 
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use redis::Cmd;
 
+use super::needed::needed;
 use crate::clock::Timestamp;
 
-/// The operations of a subject, preceded by shared parts.
+/// One operation.
+pub(super) struct Operation {
+    /// The text of its subject, behind the shared parts.
+    parts: &'static [&'static str],
+    name: &'static str,
+    script: OnceLock<Script>,
+}
+
+/// What an operation needs of its parts, and a call of it.
 struct Script {
     source: String,
     hash: String,
 }
 
 impl Script {
-    fn new(parts: &[&str]) -> Self {
-        let run = "return operations[table.remove(ARGV, 1)]()";
-        let source = format!("{}\n{run}", parts.join("\n"));
+    fn new(parts: &[&str], operation: &str) -> Self {
+        let needed = needed(&parts.join("\n"), operation);
+        let source = format!("{needed}\nreturn operations[table.remove(ARGV, 1)]()");
         let hash = redis::Script::new(&source).get_hash().to_owned();
         Self { source, hash }
     }
 }
 
-/// One operation of a script.
-pub(super) struct Operation {
-    script: &'static LazyLock<Script>,
-    name: &'static str,
-}
-
 impl Operation {
+    fn script(&self) -> &Script {
+        self.script
+            .get_or_init(|| Script::new(self.parts, self.name))
+    }
+
     /// The call by the script's hash, which the server knows after the first call.
     pub(super) fn by_hash(&self, namespace: &str, args: &Args) -> Cmd {
-        self.call("EVALSHA", &self.script.hash, namespace, args)
+        self.call("EVALSHA", &self.script().hash, namespace, args)
     }
 
     /// The call with the script's text, which the server caches.
     pub(super) fn whole(&self, namespace: &str, args: &Args) -> Cmd {
-        self.call("EVAL", &self.script.source, namespace, args)
+        self.call("EVAL", &self.script().source, namespace, args)
     }
 
     fn call(&self, command: &str, script: &str, namespace: &str, args: &Args) -> Cmd {
@@ -99,14 +107,17 @@ impl Args {
 }
 
 macro_rules! scripts {
-    ($($script:ident($($part:literal),+) { $($operation:ident = $name:literal,)+ })+) => {$(
-        static $script: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(&[$(include_str!(concat!("lua/", $part, ".lua"))),+])
-        });
-        $(pub(super) static $operation: Operation = Operation { script: &$script, name: $name };)+
+    ($($parts:ident($($part:literal),+) { $($operation:ident = $name:literal,)+ })+) => {$(
+        static $parts: &[&str] = &[$(include_str!(concat!("lua/", $part, ".lua"))),+];
+        $(pub(super) static $operation: Operation = Operation {
+            parts: $parts,
+            name: $name,
+            script: OnceLock::new(),
+        };)+
     )+
+        /// The parts and operations of each subject.
         #[cfg(test)]
-        static ALL: &[(&LazyLock<Script>, &[&str])] = &[$((&$script, &[$($name),+])),+];
+        static ALL: &[(&[&str], &[&str])] = &[$(($parts, &[$($name),+])),+];
     };
 }
 
@@ -190,9 +201,9 @@ mod tests {
 
     #[test]
     fn every_operation_is_called_and_there() {
-        for (script, names) in ALL {
-            let defined: Vec<_> = script
-                .source
+        for (parts, names) in ALL {
+            let source = parts.join("\n");
+            let defined: Vec<_> = source
                 .lines()
                 .filter_map(|line| {
                     line.strip_prefix("function operations.")?
@@ -233,10 +244,11 @@ mod tests {
             "record_days",
         ];
         let mut begins = Vec::new();
-        for (script, names) in ALL {
+        for (parts, names) in ALL {
+            let source = parts.join("\n");
             for name in *names {
                 let start = format!("function operations.{name}()\n");
-                let (_, body) = script.source.split_once(&start).unwrap();
+                let (_, body) = source.split_once(&start).unwrap();
                 if body.trim_start().starts_with("even_when_full()\n") {
                     begins.push(*name);
                 }
@@ -248,9 +260,9 @@ mod tests {
     /// A cluster, and a user whose rights are `~{prefix}*`, refuse keys that begin otherwise.
     #[test]
     fn every_key_begins_with_the_namespace() {
-        for (script, _) in ALL {
-            let code = script
-                .source
+        for (parts, _) in ALL {
+            let source = parts.join("\n");
+            let code = source
                 .lines()
                 .filter(|line| !line.trim_start().starts_with("--"));
             for line in code {
@@ -267,8 +279,9 @@ mod tests {
 
     #[test]
     fn no_script_asks_for_the_time_but_those_that_answer_it() {
-        for (script, names) in ALL {
-            let asks = script.source.contains("call('TIME'");
+        for (parts, names) in ALL {
+            let source = parts.join("\n");
+            let asks = source.contains("call('TIME'");
             let answers = names.contains(&"time") || names.contains(&"beat");
             assert_eq!(asks, answers, "{names:?}");
         }

@@ -73,7 +73,7 @@ pub const SETS: [Set; 10] = [
     },
     Set {
         name: "postgres",
-        files: &["src/store/postgres"],
+        files: &["src/store/postgres", "src/store/together.rs"],
         tests: &["stores"],
     },
     Set {

@@ -9,6 +9,7 @@ mod hints;
 mod holding;
 mod many_origins;
 mod outages;
+mod sharing;
 mod stored;
 mod turns;
 mod workers;

@@ -1,10 +1,31 @@
 -- Opening, expanding and ending broadcasts.
 
--- Opens a broadcast (L1, L2).
+-- Opens a broadcast, or several (L1, L2). ARGV: their arguments. Returns the answer of each: as `open_broadcast`, or 'alone'
+-- for one of several that failed and changed nothing.
 function operations.open()
-  local answered = open_broadcast(1)
-  if answered == 'new' then hint() end
-  return answered
+  local answers, has_new = {}, false
+  local is_single = not ARGV[behind_broadcast(1)]
+  local first = 1
+  while ARGV[first] do
+    local id, is_done, answered = ARGV[first], true, nil
+    if is_single then
+      answered = open_broadcast(first)
+    else
+      is_done, answered = pcall(open_broadcast, first)
+    end
+    if not is_done then
+      -- It may have written something.
+      if loaded[id] then error(answered, 0) end
+      answered = 'alone'
+    end
+    answers[#answers + 1] = answered
+    has_new = has_new or answered == 'new'
+    first = behind_broadcast(first)
+  end
+  index_changed()
+  save_changed()
+  if has_new then hint() end
+  return answers
 end
 
 -- Returns broadcasts of two sets to expand, the least recently expanded first: the numbers of members read of each after
@@ -69,6 +90,8 @@ function operations.enqueue()
     return 0
   end
   write_page(b, now, longest, 5, #ARGV)
+  index_changed()
+  save_changed(now)
   return 1
 end
 
@@ -157,7 +180,7 @@ function operations.expire()
       call('UNLINK', content_key(id), origins_key(id), states_key(id), aside_key(id))
       for _, set in ipairs({ ASIDES, RESUMES }) do call('SREM', set, id) end
       for _, set in ipairs({ OPEN, NEW, RUN, NEW_URGENT, RUN_URGENT, HELD }) do call('ZREM', set, id) end
-      forget(id, b.fields.idem)
+      forget(id, b.fields.created_at, b.fields.idem)
     elseif b.rows > 0 then skipped = skipped + 1 end
   end
   index_changed()
@@ -220,7 +243,8 @@ function operations.prune()
   even_when_full()
   local ids = call('ZRANGEBYSCORE', ENDED, '-inf', '(' .. ARGV[1], 'LIMIT', 0, 200)
   for _, id in ipairs(ids) do
-    forget(id, call('HGET', numbers_key(id), 'idem'))
+    forget(id, unpack(call('HMGET', numbers_key(id), 'created_at', 'idem')))
   end
+  write_members()
   return #ids
 end

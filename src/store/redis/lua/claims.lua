@@ -116,7 +116,7 @@ local function line_of(origin, band, most, spare)
         local queue = line.queues[begun + 1]
         local next_turn = queue and queue.turn or line.next_turn()
         if next_turn and #active == 0 and next_turn > turn then turn = next_turn end
-        if not next_turn or next_turn > turn then break end
+        if not next_turn or next_turn > turn or #active >= wanted - dealt then break end
         if queue then
           queue.taken = 0
           active[#active + 1] = queue
@@ -157,33 +157,49 @@ function operations.claim()
   -- The most queues of cancelled and paused broadcasts at one origin that a claim ends or puts aside.
   local CANCELLED_AT_ONCE = 32
 
-  -- Leases the first rows of one queue.
-  local function lease(origin, id, number)
-    local recipients = call('ZRANGE', queue_key(origin, id), 0, number - 1)
-    local states = read_many('HMGET', states_key(id), recipients)
-    local members, owned, new_states = {}, {}, {}
-    for i, recipient in ipairs(recipients) do
-      local attempt = 1
-      local known = states[i] and state(states[i])
-      if known then attempt = known.attempts + 1 end
-      members[2 * i - 1] = leased_until
-      members[2 * i] = id .. recipient
-      owned[2 * i - 1] = worker
-      owned[2 * i] = id .. recipient
-      new_states[2 * i - 1] = recipient
-      new_states[2 * i] = raw_state(fence, int(attempt), origin)
-      rows[#rows + 1] = { origin, id, recipient, attempt }
+  -- Leases the first rows of queues at an origin, as many of each as were taken. Reads what may be damaged before the first write.
+  local function lease(origin, queues)
+    local members, owned, emptied, moved = {}, {}, {}, {}
+    for _, queue in ipairs(queues) do
+      queue.recipients = call('ZRANGE', queue_key(origin, queue.id), 0, queue.taken - 1)
+      queue.states = read_many('HMGET', states_key(queue.id), queue.recipients)
+      if not known[queue.id] then
+        known[queue.id] = true
+        local b = broadcast_of_row(queue.id)
+        local content = redis.pcall('HGETALL', content_key(queue.id))
+        -- Its rows are claimed without it.
+        if content.err then content = {} end
+        contents[#contents + 1] = { queue.id, b.fields.due_at, b.fields.deadline, content }
+      end
     end
-    call_many('ZREM', queue_key(origin, id), recipients)
+    for _, queue in ipairs(queues) do
+      local id, new_states = queue.id, {}
+      for i, recipient in ipairs(queue.recipients) do
+        local attempt = 1
+        local before = queue.states[i] and state(queue.states[i])
+        if before then attempt = before.attempts + 1 end
+        members[#members + 1] = leased_until
+        members[#members + 1] = id .. recipient
+        owned[#owned + 1] = worker
+        owned[#owned + 1] = id .. recipient
+        new_states[2 * i - 1] = recipient
+        new_states[2 * i] = raw_state(fence, int(attempt), origin)
+        rows[#rows + 1] = { origin, id, recipient, attempt }
+      end
+      call_many('HSET', states_key(id), new_states)
+      if queue.taken < queue.rows then
+        call_many('ZREM', queue_key(origin, id), queue.recipients)
+        moved[#moved + 1] = queue.next_turn
+        moved[#moved + 1] = queue.member
+      else
+        emptied[#emptied + 1] = queue_key(origin, id)
+      end
+      touch(origin, id, queue.taken == queue.rows and EMPTY)
+    end
     call_many('ZADD', LEASED, members)
     if worker ~= '' then call_many('ZADD', OWNED, owned) end
-    call_many('HSET', states_key(id), new_states)
-    touch(origin, id)
-    if not known[id] then
-      known[id] = true
-      local b = broadcast_of_row(id)
-      contents[#contents + 1] = { id, b.fields.due_at, b.fields.deadline, call('HGETALL', content_key(id)) }
-    end
+    call_many('ZADD', waiting_key(origin), moved)
+    if #emptied > 0 then call('DEL', unpack(emptied)) end
   end
 
   for i = 4, #ARGV, 2 do
@@ -209,19 +225,18 @@ function operations.claim()
       left = math.max(left - ready[band], 0)
     end
     local of_bands = shares(wanted, take, ready)
-    local taken = 0
+    local taken, queues = 0, {}
     for band = 0, BANDS - 1 do
       taken = taken + lines[band].deal(of_bands[band])
       for _, queue in ipairs(lines[band].queues) do
-        local number = queue.taken
-        if number > 0 then
-          lease(origin, queue.id, number)
-          turns[band] = math.max(turns[band], queue.turn + number - 1)
-          local next_turn = int(band * BAND_TURNS + queue.turn + number)
-          call('ZADD', waiting_key(origin), next_turn, queue.member)
+        if queue.taken > 0 then
+          queues[#queues + 1] = queue
+          turns[band] = math.max(turns[band], queue.turn + queue.taken - 1)
+          queue.next_turn = int(band * BAND_TURNS + queue.turn + queue.taken)
         end
       end
     end
+    lease(origin, queues)
     has_asides = has_asides or spare.has_asides
     index_changed()
     if taken > 0 then
@@ -291,26 +306,24 @@ function operations.settle()
   local now = ARGV[1]
 
   -- Read the states of all rows, by broadcast.
-  local recipients_of = {}
+  local recipients_of, members = {}, {}
   for i = 2, #ARGV, 4 do
-    local list = recipients_of[ARGV[i]]
-    if not list then
-      list = {}
-      recipients_of[ARGV[i]] = list
-    end
+    local list = recipients_of[ARGV[i]] or {}
     list[#list + 1] = ARGV[i + 1]
+    recipients_of[ARGV[i]] = list
+    members[#members + 1] = ARGV[i] .. ARGV[i + 1]
   end
+  local is_leased = {}
+  for i, at in ipairs(read_many('ZMSCORE', LEASED, members)) do is_leased[members[i]] = at end
   local states_of = {}
   for id, recipients in pairs(recipients_of) do
-    local members, states = {}, {}
-    for i, recipient in ipairs(recipients) do members[i] = id .. recipient end
+    local states = {}
     local raw = read_many('HMGET', states_key(id), recipients)
-    local leased = read_many('ZMSCORE', LEASED, members)
     for i, recipient in ipairs(recipients) do
       local row = raw[i] and state(raw[i])
       if row and not states[recipient] then
         -- The lease has ended: the token stays valid until another claim.
-        row.has_lapsed = not leased[i]
+        row.has_lapsed = not is_leased[id .. recipient]
         local waits = row.has_lapsed and call('ZSCORE', queue_key(row.origin, id), recipient)
         if not row.has_lapsed or waits then states[recipient] = row end
       end
@@ -340,7 +353,7 @@ function operations.settle()
     answers[#answers + 1] = is_held and '1' or '0'
     if is_held then
       probes[row.origin .. ' ' .. fence] = { row.origin, fence }
-      put(unleased, id, id .. recipient)
+      unleased[#unleased + 1] = id .. recipient
       if row.has_lapsed then
         call('ZREM', queue_key(row.origin, id), recipient)
         touch(row.origin, id)
@@ -362,11 +375,12 @@ function operations.settle()
       end
     end
   end
-  for _, members in pairs(unleased) do
-    call_many('ZREM', LEASED, members)
-    call_many('ZREM', OWNED, members)
+  call_many('ZREM', LEASED, unleased)
+  call_many('ZREM', OWNED, unleased)
+  for id, recipients in pairs(ended) do
+    -- Of one that is over all states are deleted.
+    if not is_over(broadcast(id)) then call_many('HDEL', states_key(id), recipients) end
   end
-  for id, recipients in pairs(ended) do call_many('HDEL', states_key(id), recipients) end
   for id, states in pairs(back) do
     call_many('HSET', states_key(id), states)
     index_postponed(id)

@@ -1,5 +1,5 @@
--- The beginning of all scripts. Each script has the operations of one subject and runs the one that its first argument
--- names. The remaining arguments are the operation's, from ARGV[1] on.
+-- The beginning of all scripts. A file has the operations of one subject, each of which is a script with what it needs of that file, and
+-- of those before it. The first argument names it. The remaining ones are the operation's, from ARGV[1] on.
 --
 -- KEYS[1] is the namespace, `{prefix}`. Every key begins with it, so that all have the same hash tag and are on one node
 -- of a cluster. Times are milliseconds and come as arguments: no script reads the clock but that of the workers. As scores they are doubles,

@@ -82,27 +82,54 @@ local function turns_of(origin)
   return { [0] = tonumber(high), tonumber(normal), tonumber(low), takes = tonumber(takes) }
 end
 
--- Changed queues: origin -> broadcasts.
+-- Changed queues: origin -> broadcast -> what is known of its queue: EMPTY, FIRST if it has its first rows and is in no
+-- index, else UNKNOWN.
 local changed = {}
+local UNKNOWN, EMPTY, FIRST = 0, 1, 2
 
-local function touch(origin, id)
+local function touch(origin, id, known)
   local ids = changed[origin]
   if not ids then
     ids = {}
     changed[origin] = ids
   end
-  ids[id] = true
+  ids[id] = known or UNKNOWN
 end
 
--- The counts of broadcasts read so far. Those with `is_changed` are written back.
+-- The counts of broadcasts read so far. Their `changed` fields are written back.
 local loaded = {}
 local added = 0
+
+-- Members to add to sorted sets, with their scores, and to remove. They are written with the counts: one command for all
+-- broadcasts of a script.
+local entering, leaving = {}, {}
+
+local function enter(set, score, member)
+  local values = entering[set] or {}
+  values[#values + 1] = score
+  values[#values + 1] = member
+  entering[set] = values
+end
+
+local function leave(set, member)
+  local members = leaving[set] or {}
+  members[#members + 1] = member
+  leaving[set] = members
+end
+
+local function write_members()
+  for set, values in pairs(entering) do call_many('ZADD', set, values) end
+  for set, members in pairs(leaving) do call_many('ZREM', set, members) end
+  entering, leaving = {}, {}
+end
+
+local COUNTED_FIELDS = { 'expected', 'written', 'rows', 'created_at', 'due_at', 'deadline' }
 
 -- Makes a broadcast whose numbers are damaged harmless for scripts: it is not written back, its message is not returned
 -- (Rust parks its rows), and its rows end at its deadline without being counted.
 local function contain_damage(b)
   local fields = b.fields
-  for _, name in ipairs({ 'expected', 'written', 'rows', 'created_at', 'due_at', 'deadline' }) do
+  for _, name in ipairs(COUNTED_FIELDS) do
     b.is_damaged = b.is_damaged or not tonumber(fields[name])
   end
   for name, value in pairs(fields) do
@@ -142,7 +169,7 @@ local function broadcast(id)
     local flat = call('HGETALL', numbers_key(id))
     b = false
     if #flat > 0 then
-      b = { id = id, fields = {}, is_changed = false }
+      b = { id = id, fields = {}, changed = {} }
       for i = 1, #flat, 2 do b.fields[flat[i]] = flat[i + 1] end
       contain_damage(b)
       b.rows = tonumber(b.fields.rows)
@@ -159,7 +186,7 @@ end
 local function broadcast_of_row(id)
   local b = broadcast(id)
   if not b then
-    b = { id = id, fields = {}, is_changed = false }
+    b = { id = id, fields = {}, changed = {} }
     contain_damage(b)
     b.rows, b.band, b.is_cancelled = 0, tonumber(b.fields.band), false
     loaded[id] = b
@@ -195,24 +222,28 @@ end
 -- broadcast is put aside.
 local function index_changed()
   for origin, ids in pairs(changed) do
-    local turns
-    for id in pairs(ids) do
+    local waiting, turns = waiting_key(origin), nil
+    local empty, full = {}, {}
+    for id, known in pairs(ids) do
       local b = broadcast_of_row(id)
       local member = waiting_member(origin, b)
-      if call('EXISTS', queue_key(origin, id)) == 0 then
-        call('ZREM', waiting_key(origin), member)
+      if known == EMPTY or known == UNKNOWN and call('EXISTS', queue_key(origin, id)) == 0 then
+        empty[#empty + 1] = member
         call('SREM', origins_key(id), origin)
         if b.fields.held then call('SREM', aside_key(id), origin) end
       elseif b.is_held then
-        call('ZREM', waiting_key(origin), member)
+        empty[#empty + 1] = member
         call('SADD', origins_key(id), origin)
         call('SADD', aside_key(id), origin)
-      elseif not call('ZSCORE', waiting_key(origin), member) then
+      elseif known == FIRST or not call('ZSCORE', waiting, member) then
         turns = turns or turns_of(origin)
-        call('ZADD', waiting_key(origin), int(b.band * BAND_TURNS + turns[b.band] + 1), member)
+        full[#full + 1] = int(b.band * BAND_TURNS + turns[b.band] + 1)
+        full[#full + 1] = member
         call('SADD', origins_key(id), origin)
       end
     end
+    call_many('ZREM', waiting, empty)
+    call_many('ZADD', waiting, full)
     index_origin(origin)
   end
   changed = {}
@@ -250,7 +281,7 @@ end
 
 local function set(b, name, value)
   b.fields[name] = value
-  b.is_changed = not b.is_damaged
+  if not b.is_damaged then b.changed[name] = true end
 end
 
 -- Counts an outcome without changing the number of rows.
@@ -308,45 +339,62 @@ end
 
 local function samples_key(id) return P .. ':f:' .. id end
 
-local function forget(id, key)
-  local at = call('HGET', numbers_key(id), 'created_at')
+-- Deletes a broadcast that was accepted at a time, with its idempotency key. Its members are removed by `write_members`.
+local function forget(id, at, key)
   if at then
-    for _, set in ipairs({ CREATED, OPENED }) do call('ZREM', set, created_member(id, at)) end
+    local member = created_member(id, at)
+    leave(CREATED, member)
+    leave(OPENED, member)
   end
   call('DEL', numbers_key(id), samples_key(id))
-  call('ZREM', ENDED, id)
+  leave(ENDED, id)
   if key and call('HGET', IDEM, key) == id then call('HDEL', IDEM, key) end
+end
+
+-- Returns whether a broadcast has just ended.
+local function is_over(b)
+  return b.rows == 0 and b.fields.expanding == '0' and not b.fields.ended_at and not b.is_damaged
+end
+
+-- Writes the changed fields of a broadcast.
+local function write_changed(b)
+  local flat = {}
+  for name in pairs(b.changed) do
+    flat[#flat + 1] = name
+    flat[#flat + 1] = b.fields[name]
+  end
+  call('HSET', numbers_key(b.id), unpack(flat))
+  b.changed = {}
 end
 
 -- Writes changed counts back, and wipes the content of broadcasts that are over.
 local function save_changed(now)
+  -- Before those to remove, which may be the same.
+  write_members()
   for id, b in pairs(loaded) do
-    if b and b.is_changed then
+    if b and next(b.changed) then
       local fields = b.fields
-      local is_over = b.rows == 0 and fields.expanding == '0' and not fields.ended_at
-      if is_over then
+      if is_over(b) then
         call('UNLINK', content_key(id), origins_key(id), states_key(id), aside_key(id))
-        call('ZREM', OPEN, id)
-        call('ZREM', OPENED, created_member(id, fields.created_at))
+        leave(OPEN, id)
+        leave(OPENED, created_member(id, fields.created_at))
         if fields.held then
           call('SREM', ASIDES, id)
           call('SREM', RESUMES, id)
         end
-        fields.ended_at = now
-      end
-      if is_over and fields.forget == '1' then
-        forget(id, fields.idem)
-      else
-        local flat = {}
-        for name, value in pairs(fields) do
-          flat[#flat + 1] = name
-          flat[#flat + 1] = value
+        if fields.forget == '1' then
+          forget(id, fields.created_at, fields.idem)
+        else
+          set(b, 'ended_at', now)
+          enter(ENDED, now, id)
+          write_changed(b)
         end
-        call('HSET', numbers_key(id), unpack(flat))
-        if is_over then call('ZADD', ENDED, now, id) end
+      else
+        write_changed(b)
       end
     end
   end
+  write_members()
   if added ~= 0 and call('HINCRBY', META, 'depth', int(added)) == 0 then
     call('HDEL', META, 'depth')
   end
@@ -535,12 +583,12 @@ local function next_page_at(b, rows, expand_at, now, longest)
   return int(math.max(tonumber(now), since + time))
 end
 
--- Writes a page of recipients and moves the cursor. `longest` is the longest time of a page of a paced one. Its arguments begin at `from` and end at `to`: the next cursor, then for
--- each origin: the origin, the number of recipients, the recipients. Skips pending recipients. A recipient's key determines
--- its origin.
+-- Writes a page of recipients and moves the cursor. `longest` is the longest time of a page of a paced one. Its arguments
+-- begin at `from` and end at `to`: the next cursor, then for each origin: the origin, the number of recipients, the recipients.
+-- Skips pending recipients. A recipient's key determines its origin. The caller updates the indexes and saves the counts.
 local function write_page(b, now, longest, from, to)
   local id, next_cursor, END = b.id, ARGV[from], 'E'
-  local has_states = call('EXISTS', states_key(id)) == 1
+  local has_states = not b.is_new and call('EXISTS', states_key(id)) == 1
   local due_at = b.fields.due_at
   local is_due = tonumber(due_at) <= tonumber(now)
   local written = 0
@@ -550,7 +598,7 @@ local function write_page(b, now, longest, from, to)
     local queue = queue_key(origin, id)
     -- Behind rows that are ready already, as after a retry.
     local at = due_at
-    local behind = call('ZREVRANGE', queue, 0, 0, 'WITHSCORES')[2]
+    local behind = not b.is_new and call('ZREVRANGE', queue, 0, 0, 'WITHSCORES')[2]
     if behind and tonumber(behind) > tonumber(at) then at = behind end
     local rows, states = {}, {}
     for first = i + 2, last, GROUP do
@@ -572,7 +620,11 @@ local function write_page(b, now, longest, from, to)
       local some = { unpack(rows, first, math.min(first + GROUP - 1, #rows)) }
       written = written + call('ZADD', set, 'NX', unpack(some))
     end
-    if is_due then touch(origin, id) else call_many('HSET', states_key(id), states) end
+    if is_due then
+      touch(origin, id, b.is_new and #rows > 0 and FIRST)
+    else
+      call_many('HSET', states_key(id), states)
+    end
     i = last + 1
   end
   if not is_due then index_postponed(id) end
@@ -580,50 +632,88 @@ local function write_page(b, now, longest, from, to)
   add_rows(b, written)
   set(b, 'cursor', next_cursor)
   local run = b.band == 0 and RUN_URGENT or RUN
-  local next_at = next_page_at(b, written, call('ZSCORE', run, id) or due_at, now, longest)
-  call('ZREM', b.band == 0 and NEW_URGENT or NEW, id)
-  if next_cursor == END then
-    set(b, 'expanding', '0')
-    call('ZREM', run, id)
+  if not b.is_new then call('ZREM', b.band == 0 and NEW_URGENT or NEW, id) end
+  if next_cursor ~= END then
+    local before = not b.is_new and call('ZSCORE', run, id)
+    call('ZADD', run, next_page_at(b, written, before or due_at, now, longest), id)
   else
-    call('ZADD', run, next_at, id)
+    set(b, 'expanding', '0')
+    if not b.is_new then call('ZREM', run, id) end
   end
-  index_changed()
-  save_changed(now)
 end
 
 local BROADCAST_ARGS = 17
 
+-- Returns the place of the arguments behind those of a broadcast to open, which begin at `first`.
+local function behind_broadcast(first)
+  return first + BROADCAST_ARGS + 1 + ARGV[first + BROADCAST_ARGS]
+end
+
 -- Opens a broadcast from the arguments that begin at `first`: 17 of its own, the number of those of its first page, and
--- these. Returns 'new', 'conflict', or the counts of the known broadcast.
+-- these. Returns 'new', 'conflict', or the counts of the known broadcast. The caller updates the indexes and saves the counts.
+-- What is damaged where only this broadcast needs it is an error before the first write.
 local function open_broadcast(first)
   local id, now, send_at, due_at, deadline, pace, expected, idem, print, forgettable, audience, payload, ttl, urgency, topic, padding,
     trace_parent =
     unpack(ARGV, first, first + BROADCAST_ARGS - 1)
   if call('EXISTS', numbers_key(id)) == 1 then return answer(id) end
-  if idem ~= '' then
-    local known = call('HGET', IDEM, idem)
-    if known and call('HGET', numbers_key(known), 'print') ~= print then return 'conflict' end
-    if known then return answer(known) end
-    call('HSET', IDEM, idem, id)
-    call('HSET', numbers_key(id), 'idem', idem, 'print', print)
+  local known = idem ~= '' and call('HGET', IDEM, idem)
+  if known and call('HGET', numbers_key(known), 'print') ~= print then return 'conflict' end
+  if known then return answer(known) end
+  local page, last = first + BROADCAST_ARGS, behind_broadcast(first) - 1
+  local i = page + 2
+  while i <= last do
+    if not changed[ARGV[i]] then call('ZCARD', waiting_key(ARGV[i])) end
+    i = i + 2 + ARGV[i + 1]
   end
+
   local place = string.format('%014.0f', call('HINCRBY', META, 'place', 1))
+  if idem ~= '' then call('HSET', IDEM, idem, id) end
   local band = ({ high = '0', normal = '1' })[urgency] or '2'
-  call('HSET', numbers_key(id), 'place', place, 'band', band, 'created_at', now, 'due_at', due_at, 'deadline', deadline,
-    'expected', expected, 'written', '0', 'rows', '0', 'expanding', '1', 'cancelled', '0',
-    'forget', forgettable, 'cursor', '')
-  if send_at ~= '' then call('HSET', numbers_key(id), 'send_at', send_at) end
-  if pace ~= '' then call('HSET', numbers_key(id), 'pace', pace) end
-  call('HSET', content_key(id), 'audience', audience, 'ttl', ttl, 'urgency', urgency, 'padding', padding)
+  local b = { id = id, fields = {}, changed = {}, rows = 0, band = tonumber(band), is_new = true }
+  loaded[id] = b
+  set(b, 'place', place)
+  set(b, 'band', band)
+  set(b, 'created_at', now)
+  set(b, 'due_at', due_at)
+  set(b, 'deadline', deadline)
+  set(b, 'expected', expected)
+  set(b, 'written', '0')
+  set(b, 'rows', '0')
+  set(b, 'expanding', '1')
+  set(b, 'cancelled', '0')
+  set(b, 'forget', forgettable)
+  set(b, 'cursor', '')
+  if send_at ~= '' then set(b, 'send_at', send_at) end
+  if pace ~= '' then set(b, 'pace', pace) end
+  if idem ~= '' then
+    set(b, 'idem', idem)
+    set(b, 'print', print)
+  end
+  local content = { 'audience', audience, 'ttl', ttl, 'urgency', urgency, 'padding', padding }
+  local function add(name, value)
+    content[#content + 1] = name
+    content[#content + 1] = value
+  end
   -- The payload is prefixed, to tell an empty one from none.
-  if payload ~= '' then call('HSET', content_key(id), 'payload', string.sub(payload, 2)) end
-  if topic ~= '' then call('HSET', content_key(id), 'topic', topic) end
-  if trace_parent ~= '' then call('HSET', content_key(id), 'trace_parent', trace_parent) end
-  call('ZADD', OPEN, deadline, id)
-  for _, set in ipairs({ CREATED, OPENED }) do call('ZADD', set, 0, created_member(id, now)) end
-  call('ZADD', band == '0' and NEW_URGENT or NEW, due_at, id)
-  local page = first + BROADCAST_ARGS
-  if ARGV[page] ~= '0' then write_page(broadcast(id), now, 0, page + 1, page + ARGV[page]) end
+  if payload ~= '' then add('payload', string.sub(payload, 2)) end
+  if topic ~= '' then add('topic', topic) end
+  if trace_parent ~= '' then add('trace_parent', trace_parent) end
+  call('HSET', content_key(id), unpack(content))
+  if ARGV[page] ~= '0' then
+    write_page(b, now, 0, page + 1, last)
+  else
+    enter(band == '0' and NEW_URGENT or NEW, due_at, id)
+  end
+  enter(OPEN, deadline, id)
+  local member = created_member(id, now)
+  enter(CREATED, 0, member)
+  enter(OPENED, 0, member)
+  if is_over(b) then
+    index_changed()
+    save_changed(now)
+  else
+    write_changed(b)
+  end
   return 'new'
 end

@@ -102,11 +102,15 @@ function operations.fire()
     local is_expected = moment == expected
     if is_expected then
       write_schedule(owner, name, next_moment, time, rest)
-      if opens == '1' then open_broadcast(i + 5) end
+      if opens == '1' then
+        open_broadcast(i + 5)
+        index_changed()
+        save_changed()
+      end
     end
     answers[#answers + 1] = is_expected and '1' or '0'
     i = i + 5
-    if opens == '1' then i = i + BROADCAST_ARGS + 1 + ARGV[i + BROADCAST_ARGS] end
+    if opens == '1' then i = behind_broadcast(i) end
   end
   hint()
   return table.concat(answers)

@@ -261,9 +261,21 @@ function operations.rows()
   return found
 end
 
--- Returns the rows of a user, of which there are few (S6). ARGV: the set of their keys.
+-- Returns the rows of users, of which each has few (S6): of each set of keys its rows, or 'alone' for one of several for which there
+-- is no room. ARGV: the sets.
 function operations.owned()
-  return read_many('HMGET', ROWS, call('ZRANGE', P .. ':' .. ARGV[1], 0, -1))
+  local answers, room = {}, GROUP
+  local is_alone = #ARGV == 1
+  for i, set in ipairs(ARGV) do
+    local keys = call('ZRANGE', P .. ':' .. set, 0, is_alone and -1 or room)
+    if is_alone or #keys <= room then
+      room = room - #keys
+      answers[i] = read_many('HMGET', ROWS, keys)
+    else
+      answers[i] = 'alone'
+    end
+  end
+  return answers
 end
 
 -- Returns the next keys of a set and their rows, by key (S9). ARGV: the set, the last key ('' at the beginning), the limit.

@@ -1,4 +1,5 @@
-//! Calls of one kind that wait at the same time share a statement: alone, each would cost the database a transaction.
+//! Calls of one kind that wait at the same time share a statement: alone, each would cost the database a transaction, or a
+//! script.
 
 use std::mem::take;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,21 +8,39 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::Inner;
-use super::error::{Failed, too_late};
-use crate::store::reason::because;
-use crate::store::{StoreError, StoreErrorKind};
+use super::reason::because;
+use super::{StoreError, StoreErrorKind};
 
 /// The most calls, and the most rows of them, of one statement. A call with more rows than that goes alone.
 const CALLS: usize = 64;
 pub(super) const ROWS: usize = 1_000;
 
+/// A store whose calls share statements.
+pub(super) trait Sharing: Send + Sync + 'static {
+    /// The longest wait for one answer.
+    fn longest_answer(&self) -> Duration;
+
+    /// The error for an answer that exceeds it.
+    fn too_late() -> StoreError;
+}
+
+/// What happens to the calls of a statement that failed.
+pub(super) enum Unshared {
+    /// Each goes alone. Nothing was sent, the server has refused it, or its answer could not be read: a call that was done
+    /// changes nothing when it is made again.
+    Alone(StoreError),
+    /// It may have been done: it is for the callers to decide, as it is for one call.
+    Failed(StoreError),
+}
+
 /// A call that may share a statement with others of its kind.
 pub(super) trait Shared: Sized + Send + Sync + 'static {
+    type Store: Sharing;
     type Answer: Send + 'static;
+    type Error: Into<Unshared> + Send;
 
     /// Where calls of this kind wait.
-    fn together(inner: &Inner) -> &Together<Self>;
+    fn together(store: &Self::Store) -> &Together<Self>;
 
     /// The number of its rows.
     fn rows(&self) -> usize;
@@ -29,9 +48,9 @@ pub(super) trait Shared: Sized + Send + Sync + 'static {
     /// Runs one statement for calls. Returns their answers, in order; `None` for a call for which nothing was done: it goes alone.
     /// An error is for all of them.
     fn run(
-        inner: &Arc<Inner>,
+        store: &Arc<Self::Store>,
         calls: &[Self],
-    ) -> impl Future<Output = Result<Vec<Option<Self::Answer>>, Failed>> + Send;
+    ) -> impl Future<Output = Result<Vec<Option<Self::Answer>>, Self::Error>> + Send;
 }
 
 /// The calls that wait for the next statement.
@@ -108,18 +127,17 @@ impl<S: Shared> Together<S> {
 ///
 /// Returns an error if the shared statement failed, or if there is no answer within `patience`.
 pub(super) async fn ask<S: Shared>(
-    inner: &Arc<Inner>,
+    store: &Arc<S::Store>,
     of: S,
     patience: Duration,
 ) -> Result<Option<S::Answer>, StoreError> {
-    let longest = inner.database.longest_answer();
+    let longest = store.longest_answer();
     let began = Instant::now();
     let (answer, answered) = oneshot::channel();
-    if S::together(inner).add(Call { of, answer }, 2 * longest) {
+    if S::together(store).add(Call { of, answer }, 2 * longest) {
         // A task, so that a call that is dropped does not take the others with it.
         tokio::spawn(work::<S>(Running {
-            inner: Arc::clone(inner),
-            together: S::together,
+            store: Arc::clone(store),
             is_over: false,
         }));
     }
@@ -128,7 +146,7 @@ pub(super) async fn ask<S: Shared>(
         // No call waits for two timeouts.
         Ok(Ok(Answer::Alone(_))) if began.elapsed() < longest / 2 => Ok(None),
         Ok(Ok(Answer::Alone(Some(error)))) => Err(error),
-        Ok(Ok(Answer::Alone(None))) | Err(_) => Err(too_late().error),
+        Ok(Ok(Answer::Alone(None))) | Err(_) => Err(S::Store::too_late()),
         Ok(Ok(Answer::Failed(error))) => Err(error),
         Ok(Err(_)) => {
             let why = "the runtime of another call has ended, whose transaction was shared";
@@ -139,8 +157,7 @@ pub(super) async fn ask<S: Shared>(
 
 /// The task, or what is left of it.
 struct Running<S: Shared> {
-    inner: Arc<Inner>,
-    together: fn(&Inner) -> &Together<S>,
+    store: Arc<S::Store>,
     is_over: bool,
 }
 
@@ -148,7 +165,7 @@ impl<S: Shared> Drop for Running<S> {
     fn drop(&mut self) {
         if !self.is_over {
             // Its runtime has ended. Those that wait may have others.
-            let mut waiting = (self.together)(&self.inner).lock();
+            let mut waiting = S::together(&self.store).lock();
             waiting.running_since = None;
             let left = take(&mut waiting.calls);
             drop(waiting);
@@ -160,9 +177,9 @@ impl<S: Shared> Drop for Running<S> {
 }
 
 async fn work<S: Shared>(mut running: Running<S>) {
-    let inner = Arc::clone(&running.inner);
+    let store = Arc::clone(&running.store);
     loop {
-        let (calls, senders): (Vec<_>, Vec<_>) = S::together(&inner)
+        let (calls, senders): (Vec<_>, Vec<_>) = S::together(&store)
             .next()
             .into_iter()
             .map(|call| (call.of, call.answer))
@@ -171,7 +188,7 @@ async fn work<S: Shared>(mut running: Running<S>) {
             running.is_over = true;
             return;
         }
-        match S::run(&inner, &calls).await {
+        match S::run(&store, &calls).await.map_err(Into::into) {
             Ok(answers) => {
                 let mut answers = answers.into_iter();
                 for sender in senders {
@@ -179,22 +196,19 @@ async fn work<S: Shared>(mut running: Running<S>) {
                     answer(sender, done.map_or(Answer::Alone(None), Answer::Done));
                 }
             }
-            Err(Failed {
-                error, unanswered, ..
-            }) => {
+            Err(unshared) => {
+                let (error, is_alone) = match unshared {
+                    Unshared::Alone(error) => (error, true),
+                    Unshared::Failed(error) => (error, false),
+                };
                 let error = Arc::new(error);
                 for sender in senders {
                     let error = StoreError::new(error.kind(), Arc::clone(&error));
-                    answer(
-                        sender,
-                        match unanswered {
-                            // It may have been done: it is for the callers to decide, as it is for one call.
-                            true => Answer::Failed(error),
-                            // Nothing was sent, the server has refused it, or its answer could not be read: alone, a call that
-                            // was done is known by its id.
-                            false => Answer::Alone(Some(error)),
-                        },
-                    );
+                    let what = match is_alone {
+                        true => Answer::Alone(Some(error)),
+                        false => Answer::Failed(error),
+                    };
+                    answer(sender, what);
                 }
             }
         }
