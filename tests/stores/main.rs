@@ -28,6 +28,7 @@ mod together;
 mod unreadable;
 #[path = "../support"]
 mod support {
+    pub(crate) mod redis_client;
     pub(crate) mod servers;
     pub(crate) mod stored;
 }

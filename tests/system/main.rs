@@ -30,6 +30,7 @@ mod support {
     #[allow(dead_code, reason = "other binaries use the rest")]
     pub(crate) mod push_server;
     pub(crate) mod push_service;
+    pub(crate) mod redis_client;
     pub(crate) mod replay;
     pub(crate) mod server_process;
     pub(crate) mod servers;

@@ -23,6 +23,7 @@ use tower_web_push::store::{
 
 use crate::application_file::ApplicationFile;
 use crate::own_store::OwnStore;
+use crate::support::redis_client;
 use crate::support::servers::{Kind, shared};
 use ops::{Op, ops};
 use world::World;
@@ -80,8 +81,7 @@ impl Backend {
             client.batch_execute(&forget).await.unwrap();
         }
         if let Self::Redis(url, prefix) = self {
-            let client = redis_rs::Client::open(url.as_str()).unwrap();
-            let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+            let mut connection = redis_client::connect(url).await;
             let forget = redis_rs::cmd("DEL")
                 .arg(format!("{{{prefix}}}:workers"))
                 .to_owned();

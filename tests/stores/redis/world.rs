@@ -7,7 +7,7 @@ use tower_web_push::broadcast::{Audience, BroadcastId, BroadcastStatus};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Message;
 use tower_web_push::store::redis_rs::aio::MultiplexedConnection;
-use tower_web_push::store::redis_rs::{Client, FromRedisValue, cmd};
+use tower_web_push::store::redis_rs::{FromRedisValue, cmd};
 use tower_web_push::store::{
     ClaimRequest, Claimed, Cursor, DeliveryLedger, NewBroadcast, NewDelivery, NewSubscription,
     PageWrite, RedisStore,
@@ -16,6 +16,8 @@ use tower_web_push::subscription::{
     AuthSecret, Endpoint, EndpointKey, Origin, Subscription, UaPublicKey,
 };
 use tower_web_push::vapid::KeyId;
+
+use crate::support::redis_client;
 
 /// The user agent's key of RFC 8291 appendix A.
 const P256DH: &str =
@@ -141,8 +143,7 @@ pub(crate) async fn status(store: &RedisStore, id: BroadcastId, now: Timestamp) 
 
 /// Opens a connection beside the store's.
 pub(crate) async fn connection(url: &str) -> MultiplexedConnection {
-    let client = Client::open(url).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
+    redis_client::connect(url).await
 }
 
 /// Sends a command given as words.

@@ -335,8 +335,7 @@ async fn postgres(world: &World) -> tokio_postgres::Client {
 
 async fn redis(world: &World) -> redis_rs::aio::MultiplexedConnection {
     let url = world.database.as_ref().unwrap().url();
-    let client = redis_rs::Client::open(url).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
+    crate::support::redis_client::connect(&url).await
 }
 
 async fn query<T: redis_rs::FromRedisValue>(

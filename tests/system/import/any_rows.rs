@@ -13,6 +13,7 @@ use tower_web_push::vapid::VapidKey;
 
 use super::process::{Run, import};
 use super::sqlite_server::Theirs;
+use crate::support::redis_client;
 use crate::support::servers::{Kind, Server};
 
 const ROWS: u32 = 1_500;
@@ -215,8 +216,7 @@ async fn of_the_demos_texts() {
     let Some(server) = Server::start(Kind::Redis, &[]).await else {
         return;
     };
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let mut redis = redis_client::connect(&server.url()).await;
     let folder = tempfile::tempdir().unwrap();
     let pem = folder.path().join("private_key.pem");
     let key = VapidKey::generate().unwrap();

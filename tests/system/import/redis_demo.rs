@@ -12,6 +12,7 @@ use tower_web_push::vapid::VapidKey;
 use super::process::{KEK, dump, import, millis_from_now, stats};
 use super::world::subscription;
 use crate::examples::world::{World, next, notify, vapid_key};
+use crate::support::redis_client;
 use crate::support::servers::{Kind, Server};
 
 const SET: &str = "webpush:subscriptions";
@@ -57,8 +58,7 @@ async fn all_rows_are_imported_with_their_ids_and_a_second_run_changes_nothing()
     let Some(server) = Server::start(Kind::Redis, &[]).await else {
         return;
     };
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let mut redis = redis_client::connect(&server.url()).await;
     let world = World::new().await;
     let key = VapidKey::generate().unwrap();
     let pem = world.folder.path().join("private_key.pem");

@@ -9,9 +9,10 @@ use tokio::time::sleep;
 use tokio_postgres::{Client, NoTls};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::store::redis_rs::aio::MultiplexedConnection;
-use tower_web_push::store::redis_rs::{self, cmd};
+use tower_web_push::store::redis_rs::cmd;
 
 use super::world::World;
+use crate::support::redis_client;
 use crate::support::servers::Kind;
 
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -104,11 +105,7 @@ impl Source {
                 tokio::spawn(connection);
                 Self::Postgres(client)
             }
-            _ => {
-                let client = redis_rs::Client::open(url).unwrap();
-                let connection = client.get_multiplexed_async_connection().await.unwrap();
-                Self::Redis(Box::new(connection))
-            }
+            _ => Self::Redis(Box::new(redis_client::connect(url).await)),
         }
     }
 

@@ -4,6 +4,7 @@ use http::StatusCode;
 use tower_web_push::store::redis_rs;
 
 use super::world::{World, until};
+use crate::support::redis_client;
 use crate::support::servers::Kind;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -14,8 +15,7 @@ async fn a_server_writes_its_vapid_key_back_after_flushall() {
     let server = world.start("axum_server").await;
     let key = server.vapid_key().await;
     world.subscribe(&key, 3).await;
-    let client = redis_rs::Client::open(world.database.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = redis_client::connect(&world.database.url()).await;
     let flush = redis_rs::cmd("FLUSHALL");
     let flushed: String = flush.query_async(&mut connection).await.unwrap();
     assert_eq!(flushed, "OK");

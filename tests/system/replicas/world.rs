@@ -27,6 +27,7 @@ use tower_web_push::vapid::{KeyId, VapidPublicKey};
 use super::traffic::{Delivery, Traffic, now};
 use crate::support::http_client::{Answer, HttpClient};
 use crate::support::push_server::{Answering, BOTH, PushServer, certificate};
+use crate::support::redis_client;
 use crate::support::server_process::ServerProcess;
 use crate::support::servers::{Kind, Server as Database};
 
@@ -145,8 +146,7 @@ impl World {
 
     /// Limits Redis to this number of octets; `0`: no limit.
     pub(crate) async fn redis_memory(&self, octets: u64) {
-        let client = redis_rs::Client::open(self.database.url()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut connection = redis_client::connect(&self.database.url()).await;
         let mut set = redis_rs::cmd("CONFIG");
         set.arg("SET").arg("maxmemory").arg(octets);
         let set: String = set.query_async(&mut connection).await.unwrap();

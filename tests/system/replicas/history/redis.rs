@@ -13,6 +13,7 @@ use tower_web_push::store::redis_rs;
 
 use super::{Event, Lives, Row};
 use crate::replicas::world::World;
+use crate::support::redis_client;
 
 /// The argument of the command that ends the recording.
 const END: &str = "the end of the history";
@@ -52,8 +53,7 @@ impl Monitor {
 
     /// Returns what was recorded until now.
     pub(super) async fn lives(self, world: &World) -> Lives<Of> {
-        let client = redis_rs::Client::open(world.database.url()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut connection = redis_client::connect(&world.database.url()).await;
         let mut echo = redis_rs::cmd("ECHO");
         let _: String = echo.arg(END).query_async(&mut connection).await.unwrap();
         self.0.await.unwrap().lives
