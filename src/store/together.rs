@@ -113,9 +113,10 @@ impl<S: Shared> Together<S> {
             rows += call.of.rows();
             rows <= ROWS
         };
-        // The first one always fits.
         let calls = waiting.calls.iter().take(CALLS);
         let number = calls.take_while(|call| fits(call)).count();
+        // One that is too large goes without others.
+        let number = number.max(1).min(waiting.calls.len());
         waiting.running_since = (number > 0).then(Instant::now);
         waiting.calls.drain(..number).collect()
     }
@@ -149,7 +150,7 @@ pub(super) async fn ask<S: Shared>(
         Ok(Ok(Answer::Alone(None))) | Err(_) => Err(S::Store::too_late()),
         Ok(Ok(Answer::Failed(error))) => Err(error),
         Ok(Err(_)) => {
-            let why = "the runtime of another call has ended, whose transaction was shared";
+            let why = "the runtime of another call has ended, whose statement was shared";
             Err(because(StoreErrorKind::Unavailable, why))
         }
     }

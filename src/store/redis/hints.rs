@@ -1,6 +1,6 @@
 //! Hints about new work: a channel, and a connection that listens to it.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use redis::aio::{PubSub, PubSubSink, PubSubStream};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::{Inner, RedisStore};
@@ -19,12 +20,41 @@ const PAUSE: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(30);
 
 impl RedisStore {
-    /// Listens on a connection of its own. Without an address there are no hints.
+    /// Listens on a connection of its own. Without an address there are only hints of this process.
     pub(super) fn hints(&self) -> Changes {
         match self.inner.listen {
             Some(_) => Changes::new(Hints::new(Arc::clone(&self.inner))),
-            None => Changes::none(),
+            None => Changes::new(Own(Box::pin(changed(self.inner.own.subscribe())))),
         }
+    }
+}
+
+impl Inner {
+    /// Wakes the workers of this process if they do not listen: the caller of what was opened may have gone.
+    pub(super) fn tell_own(&self) {
+        if self.listen.is_none() {
+            self.own.send_replace(());
+        }
+    }
+}
+
+/// The hints of this process.
+struct Own(Pin<Box<dyn Future<Output = watch::Receiver<()>> + Send>>);
+
+async fn changed(mut own: watch::Receiver<()>) -> watch::Receiver<()> {
+    if own.changed().await.is_err() {
+        pending::<()>().await;
+    }
+    own
+}
+
+impl Stream for Own {
+    type Item = ();
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<()>> {
+        let own = ready!(self.0.as_mut().poll(context));
+        self.0 = Box::pin(changed(own));
+        Poll::Ready(Some(()))
     }
 }
 

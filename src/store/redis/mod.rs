@@ -38,14 +38,15 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use redis::{ErrorKind, ServerErrorKind, ToRedisArgs, Value};
+use tokio::sync::watch;
 
 use self::address::Address;
 use self::link::{Limits, Link, LinkError};
 use self::script::{Args, Operation};
 use self::sharing::Waiting;
-use super::StoreError;
 use super::heartbeat::Heartbeat;
 use super::readable::KnownDamage;
+use super::{StoreError, StoreErrorKind};
 
 /// Keeps everything in Redis (6.2 and newer) or Valkey, shared by any number of handles, processes and machines.
 ///
@@ -131,6 +132,8 @@ struct Inner {
     link: Link,
     /// The address to listen on for hints.
     listen: Option<Address>,
+    /// Hints within this process.
+    own: watch::Sender<()>,
     limits: Limits,
     /// `{prefix}`, with which all keys begin.
     namespace: String,
@@ -154,6 +157,7 @@ impl Inner {
         Self {
             link,
             listen,
+            own: watch::Sender::default(),
             limits,
             namespace,
             place: OnceLock::new(),

@@ -214,6 +214,35 @@ mod tests {
         }
     }
 
+    /// `needed` cuts scripts by lines that are not indented, and finds names between other characters.
+    #[test]
+    fn scripts_are_written_so_that_they_can_be_cut() {
+        for (parts, _) in ALL {
+            for line in parts.iter().flat_map(|part| part.lines()) {
+                let begins = ["local ", "function ", "end", "--", " ", "}", ")"];
+                assert!(
+                    line.is_empty() || begins.iter().any(|begin| line.starts_with(begin)),
+                    "{line}"
+                );
+                assert!(
+                    !line.starts_with("local ") || !line.ends_with(','),
+                    "{line}"
+                );
+                let code = line.split("--").next().unwrap_or_default();
+                for (place, _) in code.match_indices("..") {
+                    if code
+                        .get(place..)
+                        .is_some_and(|rest| rest.starts_with("..."))
+                    {
+                        continue;
+                    }
+                    let around = code.get(place - 1..place + 3).unwrap_or_default();
+                    assert_eq!(around, " .. ", "{line}");
+                }
+            }
+        }
+    }
+
     /// What ends, removes or postpones something runs on a full server, whichever command it happens to write first. An
     /// operation that is not named here adds data, only reads, or begins with a removal in any case.
     #[test]

@@ -9,7 +9,7 @@ use redis::Value;
 use super::error::too_slow;
 use super::reply::Reply;
 use super::script::{Args, OPEN, OWNED, Operation};
-use super::{Inner, RedisStore, StoreError};
+use super::{Inner, RedisStore, StoreError, StoreErrorKind};
 use crate::store::together::{Shared, Sharing, Together, Unshared, ask};
 
 /// The calls that wait for the next script of their kind.
@@ -48,7 +48,11 @@ impl Shared for Opening {
     async fn run(store: &Arc<Inner>, calls: &[Self]) -> Result<Vec<Option<Value>>, Unshared> {
         let answers = run(store, &OPEN, calls.iter().map(|call| &call.0)).await;
         // Those before an error may be open.
-        answers.map_err(Unshared::Failed)
+        let answers = answers.map_err(Unshared::Failed)?;
+        if answers.iter().flatten().any(is_new) {
+            store.tell_own();
+        }
+        Ok(answers)
     }
 }
 
@@ -70,9 +74,16 @@ impl Shared for Reading {
 
     async fn run(store: &Arc<Inner>, calls: &[Self]) -> Result<Vec<Option<Value>>, Unshared> {
         let answers = run(store, &OWNED, calls.iter().map(|call| &call.0)).await;
-        // A read changes nothing.
-        answers.map_err(Unshared::Alone)
+        answers.map_err(|error| match error.kind() {
+            // One of the sets is damaged.
+            StoreErrorKind::Corrupt => Unshared::Alone(error),
+            _ => Unshared::Failed(error),
+        })
     }
+}
+
+fn is_new(answer: &Value) -> bool {
+    matches!(answer, Value::BulkString(text) if text == b"new")
 }
 
 /// Runs an operation for calls. Returns the answer of each, `None` for one that has to go alone.

@@ -2,16 +2,23 @@
 //!
 //! All calls of a test begin before the task runs that works on them, since they have one thread.
 
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
+use tokio::task::yield_now;
+use tokio::time::timeout;
 use tower_web_push::broadcast::{Audience, Principal};
 use tower_web_push::message::Message;
+use tower_web_push::store::redis_rs::{Client, aio::ConnectionManager};
 use tower_web_push::store::{
     Cursor, DeliveryLedger as _, NewBroadcast, Opened, Page, RedisStore, StoreError,
     StoreErrorKind, SubscriptionLimits, SubscriptionStore as _,
 };
 
 use super::world::{ask, at, claim, delivery, fresh_prefix, status, store, subscription};
-use crate::support::servers::{self, Kind, Server};
+use crate::support::servers::{Kind, Server, shared};
 
 /// The origins of the broadcasts here.
 const ORIGINS: usize = 3;
@@ -41,6 +48,49 @@ async fn scripts(url: &str) -> u64 {
         calls.map_or(0, |calls| calls.parse().unwrap())
     };
     calls("cmdstat_evalsha:calls=") + calls("cmdstat_eval:calls=")
+}
+
+/// Their rows are more than those of one script.
+#[tokio::test]
+async fn a_large_first_page_goes_alone_and_holds_up_no_others() {
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    let store = store(&url, &fresh_prefix()).await;
+    let mut large = to_one(0);
+    let rows: Vec<_> = (0..1_001).map(|number| delivery(number, 1)).collect();
+    large.recipients = 1_001;
+    large.page = Some(Page::new(rows, Cursor::End));
+    let all = [to_one(1), large, to_one(2)];
+    let opened = open_all(&store, &all).await;
+    assert!(opened.iter().all(is_new), "{opened:?}");
+    let pending = status(&store, all[1].id, at(1)).await.counts.pending;
+    assert_eq!(pending, 1_001);
+}
+
+/// On the application's connection nothing listens.
+#[tokio::test]
+async fn what_a_call_opens_that_was_dropped_meanwhile_is_heard_without_a_listener() {
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    let builder = RedisStore::builder().prefix(fresh_prefix());
+    let client = Client::open(url.as_str()).unwrap();
+    let own = ConnectionManager::new(client).await.unwrap();
+    let store = builder.with_connection(own).await.unwrap();
+    store.open(&to_one(0), at(0)).await.unwrap();
+    let mut hints = store.changes();
+    let new = to_one(1);
+    {
+        let opening = pin!(store.open(&new, at(0)));
+        assert!(opening.now_or_never().is_none());
+        // The task takes the call.
+        yield_now().await;
+    }
+    timeout(Duration::from_secs(60), hints.next())
+        .await
+        .unwrap();
+    assert_eq!(status(&store, new.id, at(1)).await.counts.pending, 1);
 }
 
 #[tokio::test]
@@ -84,7 +134,7 @@ async fn those_that_wait_share_a_script() {
 
 #[tokio::test]
 async fn one_that_fails_fails_alone() {
-    let Some(url) = servers::shared(Kind::Redis) else {
+    let Some(url) = shared(Kind::Redis) else {
         return;
     };
     let prefix = fresh_prefix();
@@ -112,7 +162,7 @@ async fn one_that_fails_fails_alone() {
 /// Of users with very many subscriptions only one is read by a script.
 #[tokio::test]
 async fn users_with_many_subscriptions_are_read_alone() {
-    let Some(url) = servers::shared(Kind::Redis) else {
+    let Some(url) = shared(Kind::Redis) else {
         return;
     };
     let store = store(&url, &fresh_prefix()).await;

@@ -3,7 +3,7 @@
 -- Opens a broadcast, or several (L1, L2). ARGV: their arguments. Returns the answer of each: as `open_broadcast`, or 'alone'
 -- for one of several that failed and changed nothing.
 function operations.open()
-  local answers, has_new = {}, false
+  local answers, has_new, alone, failure = {}, false, 0, nil
   local is_single = not ARGV[behind_broadcast(1)]
   local first = 1
   while ARGV[first] do
@@ -16,12 +16,14 @@ function operations.open()
     if not is_done then
       -- It may have written something.
       if loaded[id] then error(answered, 0) end
-      answered = 'alone'
+      answered, alone, failure = 'alone', alone + 1, failure or answered
     end
     answers[#answers + 1] = answered
     has_new = has_new or answered == 'new'
     first = behind_broadcast(first)
   end
+  -- What keeps all from being opened, such as a full server, is told at once.
+  if alone == #answers then error(failure, 0) end
   index_changed()
   save_changed()
   if has_new then hint() end

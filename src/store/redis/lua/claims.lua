@@ -91,6 +91,9 @@ local function line_of(origin, band, most, spare)
     local turn, member = line.next_turn(), members[2 * line.read + 1]
     line.read = line.read + 1
     local id = string.sub(member, PLACE_LEN + 1)
+    -- By damage a broadcast may have two members: its rows are claimed once.
+    if spare.seen[id] then return end
+    spare.seen[id] = true
     local b = broadcast_of_row(id)
     if b.is_held then
       if spare.queues > 0 then
@@ -214,7 +217,7 @@ function operations.claim()
     local turns = turns_of(origin)
     -- The probe of a paused origin is the most urgent row.
     local take = is_probed and 0 or turns.takes
-    local spare = { queues = CANCELLED_AT_ONCE }
+    local spare = { queues = CANCELLED_AT_ONCE, seen = {} }
     local lines, ready = {}, {}
     local left = wanted
     for band = 0, BANDS - 1 do
