@@ -59,7 +59,7 @@ use super::{StoreError, StoreErrorKind};
 ///
 /// The handle is cheap to clone and reconnects by itself. While the server is away, calls return
 /// [`Unavailable`](super::StoreErrorKind::Unavailable) within the sum of both
-/// [timeouts](RedisBuilder::response_timeout). No command is sent twice.
+/// [timeouts](RedisBuilder::response_timeout). No change that may have been made is sent again.
 ///
 /// # Durability
 ///

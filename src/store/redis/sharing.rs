@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
+use tokio::time::timeout;
 
 use super::error::too_slow;
 use super::reply::Reply;
@@ -123,9 +124,14 @@ impl RedisStore {
         S: Shared<Store = Inner, Answer = Value>,
     {
         let patience = self.inner.longest_answer();
-        match ask(&self.inner, call, patience).await? {
-            Some(answer) => Ok(answer),
-            None => Reply::of(self.run(operation, args).await?)?.value(),
-        }
+        let answered = async {
+            match ask(&self.inner, call, patience).await? {
+                Some(answer) => Ok(answer),
+                None => Reply::of(self.run(operation, args).await?)?.value(),
+            }
+        };
+        // Also for one that went alone after it had waited.
+        let answered = timeout(patience, answered).await;
+        answered.unwrap_or_else(|_| Err(too_slow()))
     }
 }
