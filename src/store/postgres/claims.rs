@@ -2,7 +2,8 @@
 
 use tokio_postgres::types::ToSql;
 
-use super::connection::{Database, Tx, in_transaction};
+use super::attempts::in_transaction;
+use super::connection::{Database, Tx};
 use super::error::Failed;
 use super::ready::{Front, Head};
 use super::rows::{integer, read};

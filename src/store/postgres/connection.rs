@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use deadpool_postgres::{Object, Pool};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Row, Statement};
 
+use super::attempts::Attempts;
 use super::error::{Failed, not_connected, too_late};
 use super::rows::Values;
 use super::schema::Schema;
@@ -18,8 +19,6 @@ use crate::store::StoreError;
 const ON_THE_WAY: Duration = Duration::from_secs(2);
 /// The longest wait for one lock in a transaction that several calls share: what one of them waits for keeps the others waiting.
 const SHARED_LOCK: Duration = Duration::from_millis(250);
-/// The number of attempts of a transaction that fails by a conflict.
-const TRIES: u32 = 8;
 
 /// A database and the pool of connections to it.
 pub(super) struct Database {
@@ -146,13 +145,23 @@ impl Database {
         sql: &'static str,
         values: Values<'_>,
     ) -> Result<(Vec<Row>, u64), StoreError> {
-        let mut tries = Tries::default();
+        let mut attempts = Attempts::of(self);
         loop {
             let done = self.flight(&self.begin, first, sql, values).await;
-            if let Some(done) = tries.last(done).await {
+            if let Some(done) = attempts.last(done).await {
                 return done;
             }
         }
+    }
+
+    /// Runs one statement in a transaction of its own, without another attempt.
+    pub(super) async fn execute_once(
+        &self,
+        sql: &'static str,
+        values: Values<'_>,
+    ) -> Result<(), Failed> {
+        let done = self.flight(&self.begin, None, sql, values).await;
+        done.map(|_| ())
     }
 
     async fn flight(
@@ -486,50 +495,3 @@ impl ToSql for Quiet<'_> {
 
     to_sql_checked!();
 }
-
-/// The number of attempts of a transaction so far.
-#[derive(Debug, Default)]
-pub(super) struct Tries(u32);
-
-impl Tries {
-    /// Returns the result, or `None` after a pause if the transaction should be tried again.
-    pub(super) async fn last<T>(
-        &mut self,
-        done: Result<T, Failed>,
-    ) -> Option<Result<T, StoreError>> {
-        self.0 += 1;
-        match done {
-            // The winner commits soon. A random pause keeps several losers from colliding again.
-            Err(failed) if failed.again && self.0 < TRIES => {
-                let mut noise = [0];
-                let _ = getrandom::fill(&mut noise);
-                let millis = u64::from(self.0 * u32::from(noise[0] / 8 + 1));
-                sleep(Duration::from_millis(millis)).await;
-                None
-            }
-            done => Some(done.map_err(|failed| failed.error)),
-        }
-    }
-}
-
-/// Runs a transaction, again if it fails by a conflict.
-macro_rules! in_transaction {
-    ($database:expr, |$tx:ident| $work:expr) => {{
-        let database: &$crate::store::postgres::connection::Database = $database;
-        let mut tries = $crate::store::postgres::connection::Tries::default();
-        loop {
-            let done = match database.begin().await {
-                Ok(mut transaction) => {
-                    let $tx = &mut transaction;
-                    let done = $work.await;
-                    transaction.end(done).await
-                }
-                Err(failed) => Err(failed),
-            };
-            if let Some(done) = tries.last(done).await {
-                break done;
-            }
-        }
-    }};
-}
-pub(super) use in_transaction;

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
+use super::attempts::in_transaction;
 use super::broadcasts::{FORGET_UNREADABLE, Stored, WIPE, save};
-use super::connection::{Database, Tx, in_transaction};
+use super::connection::{Database, Tx};
 use super::error::Failed;
 use super::rows::{Columns, first, integer, read};
 use super::samples;

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::attempts::in_transaction;
 use super::broadcasts::{Stored, save};
-use super::connection::{Database, Tx, in_transaction};
+use super::connection::{Database, Tx};
 use super::error::Failed;
 use super::rows::{integer, read};
 use super::{content, ending};

@@ -15,12 +15,22 @@ use crate::store::{StoreError, StoreErrorKind};
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) error: StoreError,
-    /// The transaction failed by a conflict: another attempt may succeed.
-    pub(super) again: bool,
+    /// Why another attempt of the transaction may succeed.
+    pub(super) again: Option<Again>,
     /// The connection must not be reused.
     pub(super) broken: bool,
     /// The server has not answered the statement: it may have run it.
     pub(super) unanswered: bool,
+}
+
+/// Why another attempt of a transaction may succeed.
+#[derive(Debug)]
+pub(super) enum Again {
+    /// It failed by a conflict.
+    Conflict,
+    /// It needs these origins, which were not there. They are inserted before the next attempt, by a transaction that holds no
+    /// other locks.
+    WithOrigins(Vec<String>),
 }
 
 impl From<Failed> for Unshared {
@@ -36,7 +46,7 @@ impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
         Self {
             error,
-            again: false,
+            again: None,
             broken: false,
             unanswered: false,
         }
@@ -55,7 +65,7 @@ impl From<tokio_postgres::Error> for Failed {
             // A broken connection, or a peer that does not speak the protocol.
             return Self {
                 error: StoreError::new(StoreErrorKind::Unavailable, error),
-                again: false,
+                again: None,
                 broken: true,
                 unanswered: true,
             };
@@ -69,15 +79,16 @@ impl From<tokio_postgres::Error> for Failed {
             SqlState::FEATURE_NOT_SUPPORTED,
         ]
         .contains(code);
+        let is_conflict = [
+            SqlState::T_R_SERIALIZATION_FAILURE,
+            SqlState::T_R_DEADLOCK_DETECTED,
+        ]
+        .contains(code)
+            // Two concurrent inserts of one schedule: the second attempt sees the first.
+            || (*code == SqlState::UNIQUE_VIOLATION
+                && answer.constraint() == Some("schedule_pkey"));
         Self {
-            again: [
-                SqlState::T_R_SERIALIZATION_FAILURE,
-                SqlState::T_R_DEADLOCK_DETECTED,
-            ]
-            .contains(code)
-                // Two concurrent inserts of one schedule: the second attempt sees the first.
-                || (*code == SqlState::UNIQUE_VIOLATION
-                    && answer.constraint() == Some("schedule_pkey")),
+            again: is_conflict.then_some(Again::Conflict),
             broken: is_fatal || is_outdated,
             // A server that ends the connection may do so after a commit.
             unanswered: is_fatal,
@@ -115,7 +126,7 @@ pub(super) fn too_late() -> Failed {
             StoreErrorKind::Unavailable,
             "the server did not answer in time",
         ),
-        again: false,
+        again: None,
         broken: true,
         unanswered: true,
     }
@@ -128,9 +139,18 @@ pub(super) fn overtaken() -> Failed {
             StoreErrorKind::Unavailable,
             "others were faster again and again",
         ),
-        again: true,
+        again: Some(Again::Conflict),
         broken: false,
         unanswered: false,
+    }
+}
+
+/// The transaction needs origins that are not there.
+pub(super) fn without_origins(names: &[&str]) -> Failed {
+    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    Failed {
+        again: Some(Again::WithOrigins(names)),
+        ..overtaken()
     }
 }
 
@@ -178,3 +198,18 @@ impl fmt::Display for ServerError {
 }
 
 impl Error for ServerError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was shared is not made again by each of its callers: it may have been done, and the server is out of reach.
+    #[test]
+    fn an_error_that_is_no_answer_leaves_open_what_was_done() {
+        let error = "host=".parse::<tokio_postgres::Config>().err();
+        let error = error.or_else(|| "nonsense".parse::<tokio_postgres::Config>().err());
+        let failed = Failed::from(error.unwrap());
+        assert!(failed.broken && failed.unanswered);
+        assert!(matches!(failed.into(), Unshared::Failed(_)));
+    }
+}

@@ -4,8 +4,9 @@
 //! rows of one broadcast are found among those that wait. A broadcast is locked while its rows are put aside, so that none
 //! is behind one that goes on.
 
+use super::attempts::in_transaction;
 use super::broadcasts::Stored;
-use super::connection::{Database, Tx, in_transaction};
+use super::connection::{Database, Tx};
 use super::error::Failed;
 use super::rows::{Values, first, integer, read};
 use super::taking::PASSED_AT_LEAST;

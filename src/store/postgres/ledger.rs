@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 
-use super::connection::in_transaction;
+use super::attempts::in_transaction;
 use super::enqueue::{self, Page};
 use super::{
     PostgresStore, broadcasts, claims, ending, erase, far_rows, holding, listing, opening_together,

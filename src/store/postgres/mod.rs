@@ -1,5 +1,6 @@
 //! A store in PostgreSQL, shared by any number of processes.
 
+mod attempts;
 mod broadcasts;
 mod builder;
 mod claims;

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
+use super::attempts::in_transaction;
 use super::broadcasts::{BY_ID, Stored, cursor_bytes, stored_columns};
-use super::connection::{Database, Tx, in_transaction};
-use super::error::{Failed, corrupt};
+use super::connection::{Database, Tx};
+use super::error::{Failed, corrupt, without_origins};
 use super::origins::MAKE;
 use super::rows::{band_number, first, integer};
 use super::{content, enqueue};
@@ -216,13 +217,9 @@ pub(super) async fn open_all(
     openings: &Openings<'_>,
     now: Timestamp,
 ) -> Result<HashSet<[u8; 16]>, Failed> {
-    let opened = loop {
-        let rows = tx.query(OPEN, &openings.values()).await?;
-        if let Some(opened) = openings.opened(&rows)? {
-            break opened;
-        }
-        tx.execute(MAKE, &[&openings.origins]).await?;
-    };
+    let rows = tx.query(OPEN, &openings.values()).await?;
+    let opened = openings.opened(&rows)?;
+    let opened = opened.ok_or_else(|| without_origins(&openings.origins))?;
     for fresh in &openings.empty {
         if opened.contains(fresh.id.as_bytes()) {
             let page = enqueue::Page {
@@ -258,9 +255,12 @@ pub(super) async fn open(
     let openings = Openings::new([new], now)?;
     if openings.empty.is_empty() {
         let rows = database.query(OPEN, &openings.values()).await?;
-        let opened = openings.opened(&rows)?;
-        if opened.is_some_and(|opened| !opened.is_empty()) {
-            return Ok(Opened::New);
+        match openings.opened(&rows)? {
+            Some(opened) if !opened.is_empty() => return Ok(Opened::New),
+            Some(_) => {}
+            None => {
+                database.execute(MAKE, &[&openings.origins]).await?;
+            }
         }
     }
     in_transaction!(database, |tx| open_in(tx, &openings, new, now))

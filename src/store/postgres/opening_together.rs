@@ -42,7 +42,7 @@ impl OpeningTogether {
 
     /// Whether a broadcast may share a statement. One with an idempotency key may wait for a transaction that has inserted the
     /// same key, which may be an application's and last. A first page without rows, or of an origin that is new to the database,
-    /// takes more statements.
+    /// takes more transactions.
     fn takes(&self, new: &NewBroadcast) -> bool {
         let rows = new.page.as_ref().map(|page| page.rows.as_slice());
         let known = self.known();

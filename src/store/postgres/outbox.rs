@@ -9,7 +9,8 @@ use tokio_postgres::Transaction;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::PostgresStore;
-use super::connection::{Database, Quiet, Tx, in_transaction};
+use super::attempts::in_transaction;
+use super::connection::{Database, Quiet, Tx};
 use super::error::Failed;
 use super::opening::{Openings, open_all, open_in};
 use super::rows::{Columns, first, integer, read};

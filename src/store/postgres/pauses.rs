@@ -22,12 +22,8 @@ pub(super) const LOCK_PAUSES: &str = "SELECT origin, paused_until, pause_reason,
      FROM web_push.origin WHERE origin = ANY($1) FOR NO KEY UPDATE";
 pub(super) const READ_TALLIES: &str =
     "SELECT origin, accepted, gone FROM web_push.origin WHERE origin = ANY($1)";
-/// Locks all origins or, if one is unknown, none. Otherwise a call that then waits for another one, which inserts that origin,
-/// would hold what the other one locks next.
 pub(super) const LOCK_TALLIES: &str = "SELECT origin, accepted, gone FROM web_push.origin WHERE id = ANY(ARRAY( \
-         SELECT id FROM web_push.origin WHERE origin = ANY($1) \
-             AND cardinality($1) = (SELECT count(*) FROM web_push.origin WHERE origin = ANY($1)))) \
-     ORDER BY id FOR NO KEY UPDATE";
+         SELECT id FROM web_push.origin WHERE origin = ANY($1))) ORDER BY id FOR NO KEY UPDATE";
 pub(super) const SAVE_TALLIES: &str = "UPDATE web_push.origin AS o SET accepted = tally.accepted, gone = tally.gone, \
      tallied_at = $1 FROM unnest($2::text[], $3::bigint[], $4::bigint[]) AS tally (origin, accepted, gone) \
      WHERE o.origin = tally.origin AND o.origin = ANY($2)";

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use async_trait::async_trait;
 
 use super::PostgresStore;
-use super::connection::{Tx, in_transaction};
+use super::attempts::in_transaction;
+use super::connection::Tx;
 use super::error::{Failed, overtaken};
 use super::rows::{Columns, integer, read};
 use super::subscription_numbers::{Counted, Numbers};

@@ -6,7 +6,8 @@
 //! without rows does no harm. Of those a few stay, so that an origin to which a message is sent now and then is not written
 //! for each. A claim moves an origin that is paused out of the order of turns (`held`), and back when its pause is over.
 
-use super::connection::{Database, Tx, in_transaction};
+use super::attempts::in_transaction;
+use super::connection::{Database, Tx};
 use super::error::Failed;
 use super::origins::read_origin;
 use super::rows::{Columns, integer, read};

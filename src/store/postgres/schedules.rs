@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 use tokio_postgres::types::ToSql;
 
-use super::connection::{Tx, in_transaction};
+use super::attempts::in_transaction;
+use super::connection::Tx;
 use super::error::{Failed, corrupt};
 use super::opening::Openings;
 use super::rows::{Columns, Values, first, integer, read};

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::connection::{Database, Tx, in_transaction};
+use super::attempts::in_transaction;
+use super::connection::{Database, Tx};
 use super::error::{Failed, misconfigured};
 use super::rows::first;
 #[cfg(test)]

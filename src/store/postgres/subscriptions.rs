@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use tokio_postgres::Row;
 
 use super::PostgresStore;
-use super::connection::{Tx, in_transaction};
+use super::attempts::in_transaction;
+use super::connection::Tx;
 use super::error::{Failed, overtaken};
 use super::first_upsert::insert_unknown;
 use super::listing;

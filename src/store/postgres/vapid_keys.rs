@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 
 use super::PostgresStore;
-use super::connection::{Tx, in_transaction};
+use super::attempts::in_transaction;
+use super::connection::Tx;
 use super::error::Failed;
 use super::rows::{Columns, read};
 use crate::store::{StoreError, StoreErrorKind, StoredVapidKey, VapidKeyStore};

@@ -1,6 +1,7 @@
 //! What a claim does before it claims: rows whose time has come become ready.
 
-use super::connection::{Database, Tx, in_transaction};
+use super::attempts::in_transaction;
+use super::connection::{Database, Tx};
 use super::ending::{self, unswept};
 use super::error::Failed;
 use super::holding;

@@ -10,7 +10,8 @@ use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
-use super::connection::{self, Database, Tx, in_transaction};
+use super::attempts::in_transaction;
+use super::connection::{self, Database, Tx};
 use super::ending::END_PROBES;
 use super::error::{Failed, corrupt, not_connected, too_late};
 use super::listen::Listening;

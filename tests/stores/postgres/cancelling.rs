@@ -209,3 +209,32 @@ async fn many_steps_and_many_hands_count_each_row_once() {
         "SELECT (SELECT count(*) FROM web_push.delivery) + (SELECT count(*) FROM web_push.content)";
     assert_eq!(schema.number(left).await, 0);
 }
+
+/// Those that were claimed would be lost until their lease ends.
+#[tokio::test]
+async fn rows_are_claimed_though_those_of_a_paused_broadcast_cannot_be_put_aside() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let paused = sending(&store, 3).await;
+    let other = sending(&store, 2).await;
+    store.hold(paused.id, true, at(1)).await.unwrap();
+    schema
+        .run(
+            "CREATE FUNCTION web_push.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$;
+             CREATE TRIGGER refuse BEFORE UPDATE ON web_push.delivery FOR EACH ROW
+                 WHEN (OLD.turn IS NOT NULL AND NEW.turn IS NULL AND NOT NEW.leased) EXECUTE FUNCTION web_push.refuse()",
+        )
+        .await;
+    let claims = store.claim(&claim_of(10), at(2)).await.unwrap();
+    assert_eq!(claims.rows.len(), 2);
+    assert!(
+        claims
+            .rows
+            .iter()
+            .all(|row| row.token.broadcast == other.id)
+    );
+    // Without any the error is told.
+    assert!(store.claim(&claim_of(10), at(3)).await.is_err());
+}

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use tower_web_push::broadcast::{BroadcastId, FinalOutcome, Principal};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::store::{
-    Change, ClaimToken, Cursor, DeliveryLedger as _, Failure, Pause, PauseReason, PostgresStore,
-    RetireReason, Settlement, StoreError, SubscriptionLimits, SubscriptionStore as _, Tally,
+    Change, ClaimToken, Cursor, DeliveryLedger as _, Failure, PageWrite, Pause, PauseReason,
+    PostgresStore, RetireReason, Settlement, StoreError, SubscriptionLimits,
+    SubscriptionStore as _, Tally,
 };
 use tower_web_push::subscription::EndpointKey;
 
@@ -436,4 +437,108 @@ async fn counts_of_a_new_origin_cause_no_deadlock() {
     };
     let (sums, ()) = tokio::join!(tally, lock);
     assert_eq!(sums, [Tally::new(3, 0), Tally::new(1, 1)]);
+}
+
+/// A call that locked a known origin before it saw that another one had been deleted lets it go again: it waits for the one who
+/// inserts the other, who may lock the known one next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_of_an_origin_that_is_deleted_meanwhile_cause_no_deadlock() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.builder().connect(&named(&schema)).await.unwrap();
+    let [known, deleted] = [1, 2].map(|number| delivery(0, number).origin);
+    let counts = [
+        (known.clone(), Tally::new(1, 0)),
+        (deleted.clone(), Tally::new(1, 1)),
+    ];
+    store.tally(&counts[..1], at(0)).await.unwrap();
+    store.tally(&counts[1..], at(0)).await.unwrap();
+    let (mut first, mut second) = (client(&schema.url).await, client(&schema.url).await);
+    let (first, second) = (
+        first.transaction().await.unwrap(),
+        second.transaction().await.unwrap(),
+    );
+    let name = &schema.name;
+    let delete = format!("DELETE FROM {name}.origin WHERE origin = $1");
+    let insert = format!("INSERT INTO {name}.origin (origin) VALUES ($1)");
+    let lock = format!("SELECT id FROM {name}.origin WHERE origin = $1 FOR NO KEY UPDATE NOWAIT");
+    first.execute(&delete, &[&deleted.as_str()]).await.unwrap();
+    let tally = async { store.tally(&counts, at(0)).await.unwrap() };
+    // The number of statements that wait for a lock, of the store those that begin so.
+    let waiting = |statement: &str| {
+        format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}' AND wait_event_type = 'Lock' \
+             AND query LIKE '{statement}%'",
+            schema.name
+        )
+    };
+    let steps = async {
+        let holds = waiting("SELECT");
+        until(async || (schema.number(&holds).await > 0).then_some(())).await;
+        // Waits for the deletion too, and is the next to write.
+        let table = format!("LOCK TABLE {name}.origin IN SHARE ROW EXCLUSIVE MODE");
+        let locked = async { second.batch_execute(&table).await.unwrap() };
+        let committed = async {
+            let both = format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = '{table}'"
+            );
+            until(async || (schema.number(&both).await > 0).then_some(())).await;
+            first.commit().await.unwrap();
+        };
+        tokio::join!(locked, committed);
+        second.execute(&insert, &[&deleted.as_str()]).await.unwrap();
+        let inserts = waiting("INSERT");
+        until(async || (schema.number(&inserts).await > 0).then_some(())).await;
+        let locked = second.query_one(&lock, &[&known.as_str()]).await;
+        second.commit().await.unwrap();
+        locked.expect("the waiting call holds nothing");
+    };
+    let (sums, ()) = tokio::join!(tally, steps);
+    assert_eq!(sums, [Tally::new(2, 0), Tally::new(1, 1)]);
+}
+
+/// A page with a row of a known origin and one of a new one holds neither the known origin nor its broadcast while it waits for
+/// the one who inserts the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_with_a_new_origin_causes_no_deadlock() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.builder().connect(&named(&schema)).await.unwrap();
+    let rows = [delivery(1, 1), delivery(2, 2)];
+    let (known, new) = (rows[0].origin.clone(), rows[1].origin.clone());
+    store
+        .tally(&[(known.clone(), Tally::new(1, 0))], at(0))
+        .await
+        .unwrap();
+    let opened = broadcast();
+    store.open(&opened, at(0)).await.unwrap();
+    let mut other = client(&schema.url).await;
+    let other = other.transaction().await.unwrap();
+    let name = &schema.name;
+    let insert = format!("INSERT INTO {name}.origin (origin) VALUES ($1)");
+    other.execute(&insert, &[&new.as_str()]).await.unwrap();
+    let page = async {
+        let written = store
+            .enqueue_page(opened.id, &Cursor::Start, &rows, &Cursor::End, at(0))
+            .await;
+        assert_eq!(written.unwrap(), PageWrite::Stored);
+    };
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'"
+    );
+    let lock = async {
+        until(async || (schema.number(&waiting).await > 0).then_some(())).await;
+        let origin = format!("SELECT id FROM {name}.origin WHERE origin = $1 FOR UPDATE NOWAIT");
+        let origin = other.query_one(&origin, &[&known.as_str()]).await;
+        let broadcast = format!("SELECT id FROM {name}.broadcast FOR UPDATE NOWAIT");
+        let broadcast = other.query_one(&broadcast, &[]).await;
+        other.commit().await.unwrap();
+        origin
+            .and(broadcast)
+            .expect("the waiting call holds nothing");
+    };
+    tokio::join!(page, lock);
+    assert_eq!(store.stats(at(0)).await.unwrap().depth, 2);
 }

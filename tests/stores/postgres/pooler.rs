@@ -7,7 +7,7 @@ use tower_web_push::store::{
     ClaimRequest, DeliveryLedger as _, PostgresStore, Settlement, StoreErrorKind,
 };
 
-use super::world::{Schema, at, sending, until};
+use super::world::{Schema, at, client, sending, until};
 use crate::support::servers::{Kind, Server};
 
 /// A pooler in front of the shared server, and a store's URL through it.
@@ -56,6 +56,14 @@ async fn a_pooler_in_session_mode_works() {
     deliver(&connect(&schema, &url).await.unwrap()).await;
 }
 
+/// Whether a statement is unknown once another client has the server's connection on which it was prepared.
+async fn loses_statements(url: &str) -> bool {
+    let (one, other) = (client(url).await, client(url).await);
+    let statement = one.prepare("SELECT 1").await.unwrap();
+    other.batch_execute("BEGIN").await.unwrap();
+    one.query(&statement, &[]).await.is_err()
+}
+
 /// Before version 1.21 PgBouncer loses prepared statements. Newer ones keep them, and the store works.
 #[tokio::test]
 async fn a_pooler_in_transaction_mode_works_or_is_refused_by_its_name() {
@@ -65,8 +73,10 @@ async fn a_pooler_in_transaction_mode_works_or_is_refused_by_its_name() {
     let Some((_server, url)) = pooler(&schema, "transaction").await else {
         return;
     };
+    let is_refused = loses_statements(&url).await;
     match connect(&schema, &url).await {
         Ok(store) => {
+            assert!(!is_refused);
             deliver(&store).await;
             let beats = "SELECT max(beat_at) FROM web_push.worker";
             let first = schema.number(beats).await;
@@ -75,6 +85,7 @@ async fn a_pooler_in_transaction_mode_works_or_is_refused_by_its_name() {
             assert_eq!(until(async || store.epoch()).await, 0);
         }
         Err(error) => {
+            assert!(is_refused, "{error:?}");
             assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
             let why = std::error::Error::source(&error).unwrap().to_string();
             assert!(why.contains("PgBouncer in transaction mode"), "{why}");
