@@ -1,5 +1,6 @@
 //! Broadcasts in SQLite: opened and ended. How they are expanded is in `expansion.rs`.
 
+use std::collections::HashSet;
 use std::num::NonZeroU32;
 
 use rusqlite::types::Value;
@@ -9,9 +10,10 @@ use super::claims::END_PROBE;
 use super::connection::Connection;
 use super::content;
 use super::error::corrupt;
-use super::expansion::{self, read_cursor, read_pace};
+use super::expansion::{self, cursor_value, read_cursor, read_pace};
+use super::holding;
 use super::query::{Columns, all, execute, first, integer};
-use super::{holding, turns};
+use super::turns::{self, Turns};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::observe;
@@ -21,11 +23,11 @@ use crate::store::rules::{BroadcastProgress, aside_sql, band};
 use crate::store::{Cursor, Idempotency, NewBroadcast, Opened, Page, Pruned, STEP, StoreError};
 use crate::subscription::{EndpointKey, Origin};
 
-/// The columns that [`Stored::read`] reads.
+/// The columns that [`Stored::read`] reads. Of the first ones [`Flags::read`] reads what damage has left.
 macro_rules! stored_columns {
     () => {
         concat!(
-            "seq, id, expected, written, expanding, is_cancelled, is_held, created_at, send_at, deadline, pace, cursor, expand_at, ended_at, band, ",
+            "seq, id, is_cancelled, is_held, expected, written, expanding, created_at, send_at, deadline, pace, cursor, expand_at, ended_at, band, ",
             $crate::store::outcome_columns::outcome_columns!()
         )
     };
@@ -42,11 +44,6 @@ pub(super) const BY_SEQ: &str = concat!(
     stored_columns!(),
     " FROM broadcast WHERE seq = ?1"
 );
-/// What is read of a broadcast whose counts may be damaged.
-pub(super) const FLAGS_BY_SEQ: &str =
-    "SELECT seq, id, is_cancelled, is_held FROM broadcast WHERE seq = ?1";
-pub(super) const FLAGS_BY_ID: &str =
-    "SELECT seq, id, is_cancelled, is_held FROM broadcast WHERE id = ?1";
 pub(super) const UNDERWAY: &str = concat!(
     "SELECT ",
     stored_columns!(),
@@ -54,9 +51,10 @@ pub(super) const UNDERWAY: &str = concat!(
 );
 pub(super) const BY_IDEMPOTENCY_KEY: &str =
     "SELECT seq, fingerprint FROM broadcast WHERE idempotency_key = ?1";
-const OPEN: &str = "INSERT INTO broadcast \
-     (id, created_at, send_at, due_at, deadline, expected, expand_at, idempotency_key, fingerprint, band, pace) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4, ?7, ?8, ?9, ?10) RETURNING seq";
+/// With what its first page makes of it: written once.
+const OPEN: &str = "INSERT INTO broadcast (id, created_at, send_at, due_at, deadline, expected, written, expanding, cursor, \
+     expand_at, idempotency_key, fingerprint, band, pace) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT DO NOTHING";
 /// Rows that a damaged file has left without a broadcast. A new one may get their number, and has no such recipients.
 pub(super) const DELETE_LEFT: &str = "DELETE FROM delivery WHERE broadcast = ?1";
 pub(super) const SAVE: &str = concat!(
@@ -116,11 +114,11 @@ impl Stored {
         let seq = columns.get()?;
         let mut progress = BroadcastProgress {
             id: BroadcastId::from_bytes(columns.bytes()?),
+            cancelled: columns.flag()?,
+            held: columns.flag()?,
             expected: columns.count()?,
             written: columns.count()?,
             expanding: columns.flag()?,
-            cancelled: columns.flag()?,
-            held: columns.flag()?,
             created_at: columns.time()?,
             send_at: columns.time_or_null()?,
             deadline: columns.time()?,
@@ -142,6 +140,13 @@ impl Stored {
             ended_at,
             band: usize::from(band),
         })
+    }
+
+    /// Notes a page of `rows` new rows. The caller writes it.
+    pub(super) fn write_page(&mut self, rows: u64, next: &Cursor, now: Timestamp) {
+        self.progress.write_page(rows, next);
+        self.expand_at = self.progress.next_page_at(rows, self.expand_at, now);
+        self.cursor = *next;
     }
 
     /// Writes the counts back. Wipes the content of a broadcast that is over.
@@ -192,24 +197,8 @@ pub(super) struct Flags {
 }
 
 impl Flags {
-    pub(super) fn by_seq(conn: &Connection, seq: i64) -> Result<Self, StoreError> {
-        let flags = first(conn, FLAGS_BY_SEQ, [seq], |row| Ok(Self::read(row)))?;
-        Ok(flags.unwrap_or(Self {
-            seq,
-            id: None,
-            is_cancelled: true,
-            is_held: false,
-        }))
-    }
-
-    pub(super) fn by_id(conn: &Connection, id: BroadcastId) -> Result<Option<Self>, StoreError> {
-        first(conn, FLAGS_BY_ID, [id.as_bytes()], |row| {
-            Ok(Self::read(row))
-        })
-    }
-
     /// A flag that cannot be read is not set.
-    fn read(columns: &mut Columns<'_, '_>) -> Self {
+    pub(super) fn read(columns: &mut Columns<'_, '_>) -> Self {
         Self {
             seq: columns.get().unwrap_or(i64::MIN),
             id: columns.bytes().ok().map(BroadcastId::from_bytes),
@@ -261,11 +250,28 @@ pub(super) fn open(
     new: &NewBroadcast,
     now: Timestamp,
 ) -> Result<Opened, StoreError> {
-    if let Some(known) = known(conn, new, now)? {
-        return Ok(known);
-    }
     let idempotency = new.idempotency.as_ref();
     let due_at = new.send_at.map_or(now, |at| at.max(now));
+    let mut stored = Stored {
+        seq: 0,
+        progress: BroadcastProgress::new(new, now),
+        cursor: Cursor::Start,
+        expand_at: due_at,
+        ended_at: None,
+        band: band(new.message.urgency()),
+    };
+    let page = new.first_page(now);
+    if let Some(Page { rows, next }) = page {
+        let keys: HashSet<_> = rows.iter().map(|row| row.key).collect();
+        stored.write_page(keys.len() as u64, next, now);
+    }
+    let Stored {
+        progress,
+        cursor,
+        expand_at,
+        band,
+        ..
+    } = &stored;
     let values = params![
         new.id.as_bytes(),
         now.as_millis(),
@@ -273,17 +279,28 @@ pub(super) fn open(
         due_at.as_millis(),
         new.deadline.as_millis(),
         integer(new.recipients),
+        integer(progress.written),
+        progress.expanding,
+        cursor_value(cursor),
+        expand_at.as_millis(),
         idempotency.map(|idempotency| &idempotency.key),
         idempotency.map(|idempotency| idempotency.fingerprint),
-        integer(band(new.message.urgency())),
+        integer(*band),
         new.pace.map(NonZeroU32::get),
     ];
-    let seq: Option<i64> = first(conn, OPEN, values, |row| row.get())?;
-    let seq = seq.ok_or_else(|| corrupt("a broadcast without a number"))?;
-    execute(conn, DELETE_LEFT, [seq])?;
-    content::insert(conn, seq, new)?;
-    if let Some(Page { rows, next }) = new.first_page(now) {
-        expansion::enqueue_page(conn, new.id, Cursor::Start, rows, *next, now)?;
+    if execute(conn, OPEN, values)? == 0 {
+        return known(conn, new, now)?.ok_or_else(|| corrupt("a broadcast without a number"));
+    }
+    stored.seq = conn.last_insert_rowid();
+    execute(conn, DELETE_LEFT, [stored.seq])?;
+    content::insert(conn, stored.seq, new)?;
+    if let Some(Page { rows, next }) = page {
+        let turns = Turns::of_new(conn);
+        expansion::write_rows(conn, &stored, rows, *next, turns, now)?;
+        // Its audience is empty.
+        if stored.progress.is_over() {
+            stored.save(conn, now)?;
+        }
     }
     Ok(Opened::New)
 }

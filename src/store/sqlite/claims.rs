@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rusqlite::params;
 
-use super::broadcasts::{self, Flags, Stored};
+use super::broadcasts::{self, BY_ID, BY_SEQ, Flags, Stored};
 use super::connection::Connection;
 use super::content;
 use super::due_origins::{self, Head, Served};
@@ -18,11 +18,12 @@ use crate::store::readable::readable_or_none;
 use crate::store::rules::{BANDS, deal, due_at, sample, shares};
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, Claims, FailureSample, Settled, Settlement, StoreError,
-    StoreErrorKind,
 };
 use crate::subscription::EndpointKey;
 
-pub(super) const CLAIMABLE: &str = "SELECT broadcast, key, turn FROM delivery INDEXED BY delivery_ready \
+/// With the number of the next attempt: damage of one row's attempts must not end all claims.
+pub(super) const CLAIMABLE: &str = "SELECT broadcast, key, turn, min(max(attempt, 0), 4294967294) + 1 \
+     FROM delivery INDEXED BY delivery_ready \
      WHERE origin = ?1 AND band = ?2 AND turn IS NOT NULL ORDER BY turn, broadcast, key LIMIT ?3";
 pub(super) const NEXT_FENCE: &str =
     "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
@@ -35,10 +36,9 @@ pub(super) const PROBES: &str = "SELECT probe_fence, probe_key FROM origin INDEX
 pub(super) const END_PROBE: &str = "UPDATE origin INDEXED BY origin_probe SET paused_until = ?3, probe_fence = NULL, probe_key = NULL \
      WHERE probe_fence = ?1 AND probe_key = ?2";
 
-/// Damage of one row's attempts must not end all claims.
-pub(super) const LEASE: &str = "UPDATE delivery SET turn = NULL, leased = 1, at = ?3, fence = ?4, worker = ?5, \
-     attempt = min(max(attempt, 0), 4294967294) + 1 \
-     WHERE broadcast = ?1 AND key = ?2 RETURNING attempt";
+/// `RETURNING` would cost as much again: SQLite makes a table for what it returns.
+pub(super) const LEASE: &str = "UPDATE delivery SET turn = NULL, leased = 1, at = ?3, fence = ?4, worker = ?5, attempt = ?6 \
+     WHERE broadcast = ?1 AND key = ?2";
 pub(super) const FINISH: &str =
     "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3";
 pub(super) const POSTPONE: &str = "UPDATE delivery SET turn = NULL, leased = 0, at = ?4, attempt = max(attempt - ?5, 0) \
@@ -119,8 +119,14 @@ enum Of {
     Cancelled,
 }
 
-/// A ready row: its broadcast, and its turn.
-type Ready = (i64, ClaimToken, i64);
+/// A ready row.
+struct Ready {
+    seq: i64,
+    token: ClaimToken,
+    turn: i64,
+    /// The number of its next attempt.
+    attempt: u32,
+}
 
 impl Claim<'_> {
     /// Claims up to `wanted` rows of an origin, shared among its bands. Returns their number.
@@ -138,14 +144,14 @@ impl Claim<'_> {
         let shares = shares(wanted, take, bands.each_ref().map(Vec::len));
         let before = self.claims.rows.len();
         for (band, (rows, share)) in bands.iter().zip(shares).enumerate() {
-            for (seq, token, turn) in rows.iter().take(share) {
-                self.lease(head, *seq, *token)?;
+            for row in rows.iter().take(share) {
+                self.lease(head, row)?;
                 let served = self.served.entry(head.id).or_insert(Served {
                     takes: head.takes,
                     claimed: [0; BANDS],
                 });
                 if let Some(claimed) = served.claimed.get_mut(band) {
-                    *claimed = (*claimed).max(*turn);
+                    *claimed = (*claimed).max(row.turn);
                 }
             }
         }
@@ -178,13 +184,18 @@ impl Claim<'_> {
             let rows = all(self.conn, CLAIMABLE, values, |columns| {
                 let seq: i64 = columns.get()?;
                 let key = EndpointKey::from_bytes(columns.bytes()?);
-                Ok((seq, key, columns.get::<i64>()?))
+                Ok((seq, key, columns.get::<i64>()?, columns.count()?))
             })?;
             let (mut live, mut cancelled) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
             let before = self.spare;
-            for (seq, key, turn) in rows {
+            for (seq, key, turn, attempt) in rows {
                 match self.broadcast(seq)? {
-                    Of::Live(id) => live.push((seq, ClaimToken::new(id, key, self.fence), turn)),
+                    Of::Live(id) => live.push(Ready {
+                        seq,
+                        token: ClaimToken::new(id, key, self.fence),
+                        turn,
+                        attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
+                    }),
                     // The next claim goes on with them.
                     Of::Cancelled | Of::Held if self.spare == 0 => self.claims.more = true,
                     Of::Cancelled => {
@@ -213,40 +224,46 @@ impl Claim<'_> {
         if let Some(known) = self.broadcasts.get(&seq) {
             return Ok(*known);
         }
-        let flags = Flags::by_seq(self.conn, seq)?;
-        let of = match flags.id.filter(|_| !flags.is_cancelled) {
-            Some(_) if flags.is_held => Of::Held,
-            Some(id) => Of::Live(id),
+        let found = first(self.conn, BY_SEQ, [seq], |columns| {
+            let flags = Flags::read(columns);
+            let of = match flags.id.filter(|_| !flags.is_cancelled) {
+                Some(_) if flags.is_held => Of::Held,
+                Some(id) => Of::Live(id),
+                None => Of::Cancelled,
+            };
+            Ok((of, Stored::read(columns.again())))
+        })?;
+        let of = match found {
+            Some((Of::Live(id), stored)) => {
+                let message = stored.and_then(|stored| {
+                    let times = (stored.progress.due_at(), stored.progress.deadline);
+                    content::message(self.conn, seq, times)
+                });
+                // The rows are claimed all the same (L5). With unreadable counts their outcome could not be counted.
+                if let Some(message) = readable_or_none(message)? {
+                    self.claims.messages.insert(id, message);
+                }
+                Of::Live(id)
+            }
+            Some((of, _)) => of,
             None => Of::Cancelled,
         };
-        if let Of::Live(id) = of {
-            let message = Stored::by_seq(self.conn, seq).and_then(|stored| {
-                let times = (stored.progress.due_at(), stored.progress.deadline);
-                content::message(self.conn, seq, times)
-            });
-            match message {
-                Ok(message) => drop(self.claims.messages.insert(id, message)),
-                // The rows are claimed all the same (L5). With unreadable counts their outcome could not be counted.
-                Err(error) if error.kind() == StoreErrorKind::Corrupt => {}
-                Err(error) => return Err(error),
-            }
-        }
         self.broadcasts.insert(seq, of);
         Ok(of)
     }
 
-    fn lease(&mut self, head: &Head, seq: i64, token: ClaimToken) -> Result<(), StoreError> {
-        let (until, key) = (self.leased_until, token.key);
+    fn lease(&mut self, head: &Head, row: &Ready) -> Result<(), StoreError> {
         let values = params![
-            seq,
-            key.as_bytes(),
-            until.as_millis(),
+            row.seq,
+            row.token.key.as_bytes(),
+            self.leased_until.as_millis(),
             integer(self.fence),
             self.worker,
+            row.attempt,
         ];
-        let attempt = first(self.conn, LEASE, values, |row| row.count())?;
-        let attempt = u32::try_from(attempt.unwrap_or(1)).unwrap_or(u32::MAX);
-        let claimed = Claimed::new(token, head.origin.clone(), attempt, until);
+        execute(self.conn, LEASE, values)?;
+        let (origin, until) = (head.origin.clone(), self.leased_until);
+        let claimed = Claimed::new(row.token, origin, row.attempt, until);
         self.claims.rows.push(claimed);
         Ok(())
     }
@@ -302,16 +319,15 @@ struct Loaded {
 
 impl Loaded {
     fn by_id(conn: &Connection, id: BroadcastId) -> Result<Option<Self>, StoreError> {
-        let Some(flags) = Flags::by_id(conn, id)? else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
-            row: readable_or_none(Stored::by_seq(conn, flags.seq))?,
-            flags,
-            is_changed: false,
-            samples: None,
-            has_new_samples: false,
-        }))
+        first(conn, BY_ID, [id.as_bytes()], |columns| {
+            Ok(Self {
+                flags: Flags::read(columns),
+                row: readable_or_none(Stored::read(columns.again()))?,
+                is_changed: false,
+                samples: None,
+                has_new_samples: false,
+            })
+        })
     }
 }
 

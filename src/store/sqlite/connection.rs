@@ -233,12 +233,14 @@ fn try_to_write(conn: &Connection) -> Result<(), StoreError> {
 
 /// Switches to a write-ahead log, with which readers and the writer do not wait for each other.
 fn write_ahead(conn: &Connection) -> Result<(), StoreError> {
+    switched(|| conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)))
+}
+
+/// Switches once no other process does so.
+fn switched(mut switch: impl FnMut() -> Result<String, rusqlite::Error>) -> Result<(), StoreError> {
     let started = Instant::now();
     loop {
-        let mode = conn.query_row("PRAGMA journal_mode = WAL", [], |row| {
-            row.get::<_, String>(0)
-        });
-        match mode {
+        match switch() {
             Ok(mode) if mode == "wal" => return Ok(()),
             Ok(_) => {
                 return Err(misconfigured(
@@ -285,5 +287,22 @@ pub(super) fn create_private(path: &Path) -> Result<(), StoreError> {
             Err(StoreError::new(StoreErrorKind::Misconfigured, error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    /// Several processes start at the same time with a new file.
+    #[test]
+    fn a_switch_that_meets_the_one_of_another_process_is_tried_again() {
+        let failed = |code| Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        let mut answers = [failed(ffi::SQLITE_BUSY), Ok("wal".to_owned())].into_iter();
+        switched(|| answers.next().unwrap()).unwrap();
+        let mut answers = [failed(ffi::SQLITE_IOERR)].into_iter();
+        assert!(switched(|| answers.next().unwrap()).is_err());
     }
 }

@@ -15,8 +15,8 @@ use crate::store::{ClaimedMessage, NewBroadcast, StoreError, StoreErrorKind};
 /// What a damaged file may have left under this number belongs to no broadcast.
 const INSERT: &str = "INSERT OR REPLACE INTO content (broadcast, audience, payload, ttl, urgency, topic, padding, \
      forget_when_over, trace_parent) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-pub(super) const DELETE: &str =
-    "DELETE FROM content WHERE broadcast = ?1 RETURNING forget_when_over";
+pub(super) const IS_FORGOTTEN: &str = "SELECT forget_when_over FROM content WHERE broadcast = ?1";
+pub(super) const DELETE: &str = "DELETE FROM content WHERE broadcast = ?1";
 pub(super) const MESSAGE: &str = "SELECT payload, ttl, urgency, topic, padding, \
      CASE WHEN substr(audience, 1, 7) <> '{\"ids\":' THEN audience END, trace_parent FROM content WHERE broadcast = ?1";
 
@@ -39,7 +39,8 @@ pub(super) fn insert(conn: &Connection, seq: i64, new: &NewBroadcast) -> Result<
 
 /// Deletes the content. Returns whether its broadcast is deleted with it.
 pub(super) fn delete(conn: &Connection, seq: i64) -> Result<bool, StoreError> {
-    let forget = first(conn, DELETE, [seq], |columns| columns.flag())?;
+    let forget = first(conn, IS_FORGOTTEN, [seq], |columns| columns.flag())?;
+    execute(conn, DELETE, [seq])?;
     Ok(forget.unwrap_or(false))
 }
 

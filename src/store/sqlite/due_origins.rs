@@ -451,6 +451,20 @@ mod tests {
     }
 
     #[test]
+    fn a_named_origin_without_room_takes_no_place_of_another() {
+        let conn = filled(10);
+        execute(&conn, WAKE, params![4000, integer(STEP)]).unwrap();
+        let mut request = ClaimRequest::new(1, Duration::from_secs(45));
+        request.per_origin = 0;
+        for (number, room) in [(1, 0), (4, 5)] {
+            let origin = Origin::parse(&format!("https://push{number}.example"));
+            request.origins.insert(origin.unwrap(), room);
+        }
+        let claims = claims::claim(&conn, &request, None, at(4000)).unwrap();
+        assert_eq!(claims.rows.len(), 1);
+    }
+
+    #[test]
     fn a_claim_that_finds_nothing_says_that_others_stand_behind() {
         let conn = filled(10);
         let idle = i64::try_from(2 * STEP).unwrap();

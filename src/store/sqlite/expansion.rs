@@ -1,11 +1,10 @@
 //! The expansion of broadcasts in SQLite, page by page.
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 
 use rusqlite::params;
 
-use super::broadcasts::{Stored, origin_id};
+use super::broadcasts::Stored;
 use super::connection::Connection;
 use super::content;
 use super::error::corrupt;
@@ -94,22 +93,34 @@ pub(super) fn enqueue_page(
     let Some(mut stored) = Stored::by_id(conn, id)? else {
         return Ok(PageWrite::Stale);
     };
-    let progress = &mut stored.progress;
-    if !progress.takes_page(&stored.cursor, &expected, now) {
+    if !stored.progress.takes_page(&stored.cursor, &expected, now) {
         return Ok(PageWrite::Stale);
     }
-    let at = progress.due_at();
-    let (mut written, mut origins) = (0, HashMap::new());
-    let mut turns = Turns::new(conn);
+    let written = write_rows(conn, &stored, rows, next, Turns::new(conn), now)?;
+    stored.write_page(written, &next, now);
+    let values = params![
+        stored.seq,
+        cursor_value(&stored.cursor),
+        stored.expand_at.as_millis()
+    ];
+    execute(conn, MOVE_CURSOR, values)?;
+    stored.save(conn, now)?;
+    Ok(PageWrite::Stored)
+}
+
+/// Writes the rows of a page that ends at the cursor `next`. Returns the number of those that there were not.
+pub(super) fn write_rows(
+    conn: &Connection,
+    stored: &Stored,
+    rows: &[NewDelivery],
+    next: Cursor,
+    mut turns: Turns<'_>,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    let at = stored.progress.due_at();
+    let mut written = 0;
     for row in rows {
-        let origin = match origins.get(&row.origin) {
-            Some(origin) => *origin,
-            None => {
-                let id = origin_id(conn, &row.origin)?;
-                origins.insert(row.origin.clone(), id);
-                id
-            }
-        };
+        let origin = turns.origin(&row.origin)?;
         let (seq, band) = (stored.seq, stored.band);
         let turn = match at <= now {
             true => Some(turns.next(seq, origin, band)?),
@@ -124,23 +135,19 @@ pub(super) fn enqueue_page(
         }
     }
     turns.save(next != Cursor::End)?;
-    progress.write_page(written, &next);
-    let expand_at = progress.next_page_at(written, stored.expand_at, now);
-    let cursor = match &next {
-        Cursor::Start => None,
-        Cursor::After(key) => Some(key.as_bytes().as_slice()),
-        Cursor::End => Some([].as_slice()),
-    };
-    execute(
-        conn,
-        MOVE_CURSOR,
-        params![stored.seq, cursor, expand_at.as_millis()],
-    )?;
-    stored.save(conn, now)?;
-    Ok(PageWrite::Stored)
+    Ok(written)
 }
 
-/// Reads a cursor: null is the start, an empty value the end.
+/// A cursor as it is stored: null is the start, an empty value the end.
+pub(super) fn cursor_value(cursor: &Cursor) -> Option<&[u8]> {
+    match cursor {
+        Cursor::Start => None,
+        Cursor::After(key) => Some(key.as_bytes().as_slice()),
+        Cursor::End => Some(&[]),
+    }
+}
+
+/// Reads what [`cursor_value`] has written.
 pub(super) fn read_cursor(columns: &mut Columns<'_, '_>) -> Result<Cursor, StoreError> {
     let cursor: Option<Vec<u8>> = columns.get()?;
     match cursor {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::super::connection::writer;
+use super::super::connection::{reader, writer};
 use super::super::log::beside;
 use super::super::prefix::Prefix;
 use super::*;
@@ -61,6 +61,20 @@ async fn a_store_whose_index_was_removed_stops_and_keeps_its_locks_and_log() {
     assert!(store.close().await.is_err());
     assert!(fs::metadata(beside(&path, "-wal")).unwrap().len() > 0);
     assert!(is_locked(&path));
+}
+
+/// The locks that it would give up are those of the whole process.
+#[test]
+fn no_connection_is_closed_after_a_check_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("push.db");
+    fs::write(&path, "").unwrap();
+    let (identity, prefix) = (Identity::of(&path).unwrap(), Prefix::default());
+    let writer = writer(&path, &prefix, &identity).unwrap();
+    let reader = reader(&path, &prefix, &identity).unwrap();
+    assert!(!writer.is_lost() && !reader.is_lost());
+    identity.is_lost().store(true, Ordering::Relaxed);
+    assert!(writer.is_lost() && reader.is_lost());
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The ledger in SQLite. Each operation is one job of a thread.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -33,7 +34,7 @@ impl SqliteStore {
     ) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        F: Fn(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         match self.write(change()).await {
             Err(error) if error.kind() == StoreErrorKind::Corrupt => {
@@ -88,10 +89,12 @@ impl DeliveryLedger for SqliteStore {
         self.despite_damage(now, || {
             let request = request.clone();
             let liveness = self.threads.liveness();
+            let is_due = OnceCell::new();
             move |conn: &Connection| {
                 let worker = {
                     let mut liveness = threads::lock(&liveness);
-                    liveness.tend(conn, now)?;
+                    let is_due = *is_due.get_or_init(|| liveness.is_due());
+                    liveness.tend(conn, is_due, now)?;
                     liveness.own()
                 };
                 claims::claim(conn, &request, worker, now)
@@ -171,7 +174,7 @@ impl DeliveryLedger for SqliteStore {
         broadcast: BroadcastId,
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
-        self.read(move |conn| {
+        self.read_briefly(move |conn| {
             let stored = Stored::by_id(conn, broadcast)?;
             Ok(stored.map(|stored| stored.progress.status(now)))
         })

@@ -65,11 +65,19 @@ impl Liveness {
         self.own.as_ref().map(|(id, _)| *id)
     }
 
+    /// Whether the other workers are to be looked at. Asked once for each claim: its transaction may run again.
+    pub(super) fn is_due(&self) -> bool {
+        self.looked
+            .is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN)
+    }
+
     /// Called by each claim: makes sure that this worker is known, and ends the leases of those that have ended.
-    pub(super) fn tend(&mut self, conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
-        let is_due = self
-            .looked
-            .is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN);
+    pub(super) fn tend(
+        &mut self,
+        conn: &Connection,
+        is_due: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         if is_due {
             self.keep_number(conn)?;
         }

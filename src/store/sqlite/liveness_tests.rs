@@ -61,7 +61,8 @@ impl World {
 
     fn look(&self, worker: &mut Liveness, now: i64) {
         worker.looked = None;
-        worker.tend(&self.conn, at(now)).unwrap();
+        let is_due = worker.is_due();
+        worker.tend(&self.conn, is_due, at(now)).unwrap();
     }
 
     fn claim(&self, worker: &Liveness, limit: usize, now: i64) -> Claims {
@@ -117,13 +118,30 @@ fn a_number_is_free_when_no_row_names_it_and_its_file_is_used_again() {
     assert_eq!(world.workers(), [1, 2]);
     assert_eq!(world.claim(&next, STEP + 5, 0).rows.len(), STEP);
     assert!(next.looked.is_none(), "there is more at once");
-    next.tend(&world.conn, at(0)).unwrap();
+    next.tend(&world.conn, true, at(0)).unwrap();
     assert_eq!(world.claim(&next, STEP + 5, 0).rows.len(), 5);
     assert_eq!(world.workers(), [2]);
     assert!(next.looked.is_some());
     assert_eq!(world.worker().own(), Some(1));
     let files = fs::read_dir(world.folder.path()).unwrap().count();
     assert_eq!(files, 2);
+}
+
+/// Its transaction was taken back for another change that failed, and with it what it had found.
+#[test]
+fn a_claim_that_runs_again_looks_at_the_others_again() {
+    let world = World::with(5);
+    let (mut living, dead) = (world.worker(), world.worker());
+    assert_eq!(world.claim(&dead, 5, 0).rows.len(), 5);
+    drop(dead);
+    living.looked = None;
+    let is_due = living.is_due();
+    world.conn.execute_batch("BEGIN").unwrap();
+    living.tend(&world.conn, is_due, at(10)).unwrap();
+    world.conn.execute_batch("ROLLBACK").unwrap();
+    assert!(!living.is_due(), "it has looked");
+    living.tend(&world.conn, is_due, at(10)).unwrap();
+    assert_eq!(world.claim(&living, 5, 10).rows.len(), 5);
 }
 
 #[test]
@@ -133,7 +151,7 @@ fn a_number_is_written_again_if_its_transaction_failed() {
     let mut worker = world.worker();
     world.conn.execute_batch("ROLLBACK").unwrap();
     assert!(world.workers().is_empty());
-    worker.tend(&world.conn, at(0)).unwrap();
+    worker.tend(&world.conn, true, at(0)).unwrap();
     assert_eq!(world.workers(), [1]);
 }
 

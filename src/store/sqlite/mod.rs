@@ -60,8 +60,8 @@ use self::worker::ask;
 use super::StoreError;
 use super::readable::KnownDamage;
 
-/// Number of reader connections: a long count does not block pages and statuses.
-const READERS: usize = 3;
+/// Number of reader connections, beside the one for brief reads: a long count does not block pages and lists.
+const READERS: usize = 2;
 
 /// Keeps everything in one SQLite file, shared by any number of handles and processes on one machine.
 ///
@@ -221,7 +221,15 @@ impl SqliteStore {
     /// Returns an error if SQLite or the operating system has no memory or thread left.
     pub async fn open_in_memory() -> Result<Self, StoreError> {
         let writer = connection::in_memory()?;
-        let threads = Threads::start(writer, Vec::new(), None, None, None, Liveness::default())?;
+        let threads = Threads::start(
+            writer,
+            Vec::new(),
+            None,
+            None,
+            None,
+            None,
+            Liveness::default(),
+        )?;
         Ok(Self::new(threads, None, Prefix::default()))
     }
 
@@ -237,12 +245,14 @@ impl SqliteStore {
         let writer = connection::writer(&path, prefix, &identity)?;
         let readers = (0..READERS).map(|_| connection::reader(&path, prefix, &identity));
         let readers = readers.collect::<Result<_, _>>()?;
+        let brief = connection::reader(&path, prefix, &identity)?;
         let watch = Watch::new(connection::reader(&path, prefix, &identity)?);
         let log = Log::of(&path, MAX_LOG);
         let liveness = Liveness::of(&path, prefix);
         Threads::start(
             writer,
             readers,
+            Some(brief),
             Some(watch),
             Some(log),
             Some(identity),
@@ -304,10 +314,10 @@ impl SqliteStore {
         self.threads.close().await
     }
 
-    /// Runs a change in the writer's next transaction.
+    /// Runs a change in the writer's next transaction; again if another change of this transaction fails.
     async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        work: impl Fn(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         ask(self.threads.writer(), work).await
     }
@@ -315,9 +325,18 @@ impl SqliteStore {
     /// Reads from one snapshot of the database.
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        work: impl Fn(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         ask(self.threads.reader(), work).await
+    }
+
+    /// The same for work that reads a few rows, found by an index: it waits for none that may take long, and shares a snapshot with
+    /// others.
+    async fn read_briefly<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        ask(self.threads.brief(), work).await
     }
 }
 

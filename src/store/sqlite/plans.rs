@@ -42,10 +42,9 @@ const SHORT: &[(&str, &str)] = &[
         expansion::EXPANDABLE_AHEAD,
         "INDEX broadcast_started (is_urgent=? AND expand_at>?)",
     ),
-    (broadcasts::FLAGS_BY_SEQ, "INTEGER PRIMARY KEY (rowid=?)"),
     (
-        broadcasts::FLAGS_BY_ID,
-        "INDEX sqlite_autoindex_broadcast_1 (id=?)",
+        samples::SEQ,
+        "COVERING INDEX sqlite_autoindex_broadcast_1 (id=?)",
     ),
     (broadcasts::FORGET_UNREADABLE, "PRIMARY KEY (broadcast=?)"),
     (
@@ -111,7 +110,7 @@ const SHORT: &[(&str, &str)] = &[
     (due_origins::PARK, "INTEGER PRIMARY KEY (rowid=?)"),
     (
         claims::CLAIMABLE,
-        "COVERING INDEX delivery_ready (origin=? AND band=?",
+        "INDEX delivery_ready (origin=? AND band=?",
     ),
     (claims::NEXT_FENCE, "PRIMARY KEY (name=?)"),
     (claims::PROBED, "INTEGER PRIMARY KEY (rowid=?)"),
@@ -129,6 +128,7 @@ const SHORT: &[(&str, &str)] = &[
     (claims::FINISH, "PRIMARY KEY (broadcast=? AND key=?)"),
     (claims::POSTPONE, "PRIMARY KEY (broadcast=? AND key=?)"),
     (content::MESSAGE, "INTEGER PRIMARY KEY (rowid=?)"),
+    (content::IS_FORGOTTEN, "INTEGER PRIMARY KEY (rowid=?)"),
     (content::DELETE, "INTEGER PRIMARY KEY (rowid=?)"),
     (broadcasts::FORGET, "INTEGER PRIMARY KEY (rowid=?)"),
     (pauses::PAUSE, "INTEGER PRIMARY KEY (rowid=?)"),
@@ -145,6 +145,10 @@ const SHORT: &[(&str, &str)] = &[
     (
         pauses::LEASED,
         "COVERING INDEX delivery_waiting (leased=? AND at>? AND at<?)",
+    ),
+    (
+        turns::CLAIMED_BY_NAME,
+        "INDEX sqlite_autoindex_origin_1 (origin=?)",
     ),
     (turns::CLAIMED, "INTEGER PRIMARY KEY (rowid=?)"),
     (turns::LAST, "PRIMARY KEY (broadcast=? AND origin=?)"),

@@ -80,6 +80,12 @@ impl Columns<'_, '_> {
         self.row.get(column).map_err(failed)
     }
 
+    /// Reads the columns again, from the first.
+    pub(super) const fn again(&mut self) -> &mut Self {
+        self.next = 0;
+        self
+    }
+
     pub(super) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
         let bytes: Vec<u8> = self.get()?;
         bytes.try_into().map_err(|_| corrupt("a key's length"))

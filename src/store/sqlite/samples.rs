@@ -2,7 +2,6 @@
 
 use rusqlite::params;
 
-use super::broadcasts::Flags;
 use super::connection::Connection;
 use super::query::{execute, first};
 use crate::broadcast::BroadcastId;
@@ -10,13 +9,14 @@ use crate::store::failure_sample::text::{read, text};
 use crate::store::readable::readable_or_none;
 use crate::store::{FailureSample, StoreError};
 
+pub(super) const SEQ: &str = "SELECT seq FROM broadcast WHERE id = ?1";
 pub(super) const OF_SEQ: &str = "SELECT samples FROM failure_sample WHERE broadcast = ?1";
 pub(super) const SAVE: &str = "INSERT INTO failure_sample (broadcast, samples) VALUES (?1, ?2) \
      ON CONFLICT (broadcast) DO UPDATE SET samples = excluded.samples";
 
 pub(super) fn of(conn: &Connection, id: BroadcastId) -> Result<Vec<FailureSample>, StoreError> {
-    match Flags::by_id(conn, id)? {
-        Some(flags) => load(conn, flags.seq),
+    match first(conn, SEQ, [id.as_bytes()], |row| row.get())? {
+        Some(seq) => load(conn, seq),
         None => Ok(Vec::new()),
     }
 }

@@ -24,6 +24,9 @@ use crate::store::{
 use crate::subscription::{EndpointKey, SubscriptionId};
 use crate::vapid::KeyId;
 
+/// The most rows of a brief read.
+const BRIEF: usize = 100;
+
 macro_rules! live {
     () => {
         "(s.retired_at IS NULL AND s.stale_since IS NULL AND (s.expires_at IS NULL OR s.expires_at > ?2))"
@@ -338,8 +341,12 @@ impl SubscriptionStore for SqliteStore {
         which: &[SubscriptionRef],
     ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
         let which = which.to_vec();
-        self.read(move |conn| which.into_iter().map(|which| find(conn, which)).collect())
-            .await
+        let is_brief = which.len() <= BRIEF;
+        let read = move |conn: &Connection| which.iter().map(|which| find(conn, *which)).collect();
+        match is_brief {
+            true => self.read_briefly(read).await,
+            false => self.read(read).await,
+        }
     }
 
     async fn page(
@@ -350,8 +357,16 @@ impl SubscriptionStore for SqliteStore {
         now: Timestamp,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         let (audience, after) = (audience.clone(), after.copied());
-        self.read(move |conn| page(conn, &audience, after.as_ref(), limit, now))
-            .await
+        let is_brief = match &audience {
+            Audience::User(_) => limit <= BRIEF,
+            Audience::Ids(ids) => ids.len() <= BRIEF,
+            Audience::All | Audience::Tag(_) => false,
+        };
+        let read = move |conn: &Connection| page(conn, &audience, after.as_ref(), limit, now);
+        match is_brief {
+            true => self.read_briefly(read).await,
+            false => self.read(read).await,
+        }
     }
 
     async fn owned_by(

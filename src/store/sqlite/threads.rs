@@ -20,6 +20,7 @@ pub(super) struct Threads {
     writer: mpsc::Sender<Command>,
     /// `None` for a database in memory, which has a single connection.
     readers: Option<mpsc::Sender<Command>>,
+    brief: Option<mpsc::Sender<Command>>,
     /// Ends at once for a database in memory, which has a single connection.
     watch: asking::Sender<Asked>,
     liveness: Arc<Mutex<Liveness>>,
@@ -33,12 +34,18 @@ impl Threads {
     pub(super) fn start(
         writer: Connection,
         readers: Vec<Connection>,
+        brief: Option<Connection>,
         watch: Option<Watch>,
         mut log: Option<Log>,
         identity: Option<Identity>,
         liveness: Liveness,
     ) -> Result<Self, StoreError> {
-        let (reads, reading) = start_readers(readers)?;
+        let (reads, mut reading) = start_readers(readers)?;
+        let brief = brief.map(start_brief).transpose()?;
+        let brief = brief.map(|(reads, thread)| {
+            reading.push(thread);
+            reads
+        });
         let (ask, asked) = asking::channel();
         let watching = watch.map(|watch| spawn("web-push-watch", move || watch.run(&asked)));
         let watching = watching.transpose()?;
@@ -47,7 +54,8 @@ impl Threads {
         let (close, closed) = watch::channel(None);
         let liveness = Arc::new(Mutex::new(liveness));
         let thread = spawn("web-push-write", {
-            let (reads, ask, liveness) = (reads.clone(), ask.clone(), Arc::clone(&liveness));
+            let reads: Vec<_> = reads.iter().chain(&brief).cloned().collect();
+            let (ask, liveness) = (ask.clone(), Arc::clone(&liveness));
             move || {
                 worker::write(&writer, commands, log.as_mut(), identity.as_ref());
                 // A connection that must not be closed learns of it before the first one is.
@@ -55,7 +63,7 @@ impl Threads {
                 let _ = ask.send(Asked::Stop);
                 // The readers end first: of connections that close at the same time each may take another for the last
                 // one, and the log would stay.
-                if let Some(reads) = reads {
+                for reads in reads {
                     let _ = reads.blocking_send(Command::Close);
                 }
                 for reader in reading.into_iter().chain(watching) {
@@ -71,6 +79,7 @@ impl Threads {
         Ok(Self {
             writer: writes,
             readers: reads,
+            brief,
             watch: ask,
             liveness,
             closed,
@@ -87,6 +96,11 @@ impl Threads {
 
     pub(super) fn reader(&self) -> &mpsc::Sender<Command> {
         self.readers.as_ref().unwrap_or(&self.writer)
+    }
+
+    /// The thread for work that reads a few rows.
+    pub(super) fn brief(&self) -> &mpsc::Sender<Command> {
+        self.brief.as_ref().unwrap_or(&self.writer)
     }
 
     /// The workers of the database, for use on its threads.
@@ -147,6 +161,14 @@ fn start_readers(conns: Vec<Connection>) -> Result<Readers, StoreError> {
         spawn("web-push-read", move || worker::read(&conn, &commands))
     });
     Ok((Some(sender), threads.collect::<Result<_, _>>()?))
+}
+
+fn start_brief(conn: Connection) -> Result<(mpsc::Sender<Command>, JoinHandle<()>), StoreError> {
+    let (sender, commands) = mpsc::channel(QUEUE);
+    let thread = spawn("web-push-brief", move || {
+        worker::read_together(&conn, commands)
+    })?;
+    Ok((sender, thread))
 }
 
 /// Starts a thread with a name.

@@ -9,17 +9,21 @@ use std::collections::hash_map::Entry;
 
 use rusqlite::params;
 
+use super::broadcasts::origin_id;
 use super::connection::Connection;
 use super::due_origins;
 use super::error::corrupt;
-use super::query::{all, execute, first, integer};
+use super::query::{Columns, all, execute, first, integer};
 use crate::clock::Timestamp;
 use crate::store::readable::readable_or_none;
 use crate::store::rules::BANDS;
 use crate::store::{STEP, StoreError};
+use crate::subscription::Origin;
 
-/// The highest turn claimed in each band.
-pub(super) const CLAIMED: &str = "SELECT high, normal, low FROM origin WHERE id = ?1";
+/// The highest turn claimed in each band, and whether claims read the origin.
+pub(super) const CLAIMED: &str = "SELECT id, high, normal, low, ready FROM origin WHERE id = ?1";
+pub(super) const CLAIMED_BY_NAME: &str =
+    "SELECT id, high, normal, low, ready FROM origin WHERE origin = ?1";
 pub(super) const LAST: &str = "SELECT turn FROM flow WHERE broadcast = ?1 AND origin = ?2";
 const KEEP: &str = "INSERT INTO flow (broadcast, origin, turn) VALUES (?1, ?2, ?3) \
      ON CONFLICT (broadcast, origin) DO UPDATE SET turn = excluded.turn";
@@ -32,10 +36,35 @@ pub(super) const MAKE_READY: &str =
 /// Turns that are given in one transaction.
 pub(super) struct Turns<'a> {
     conn: &'a Connection,
-    /// The highest turn claimed at each origin.
-    claimed: HashMap<i64, [i64; BANDS]>,
+    /// Whether the broadcasts had no rows before.
+    are_new: bool,
+    ids: HashMap<Origin, i64>,
+    origins: HashMap<i64, Claimed>,
     /// By broadcast and origin.
     flows: HashMap<(i64, i64), Flow>,
+}
+
+/// The highest turn claimed at an origin.
+struct Claimed {
+    bands: [i64; BANDS],
+    /// Whether claims read the origin, as far as is known.
+    is_read: bool,
+    /// Whether a turn was given there.
+    is_given: bool,
+}
+
+impl Claimed {
+    /// In an application's file a number may be damaged so that it is none.
+    fn read(row: &mut Columns<'_, '_>) -> Result<(i64, Self), StoreError> {
+        let id = row.get()?;
+        let mut number = || readable_or_none(row.get::<i64>()).map(Option::unwrap_or_default);
+        let claimed = Self {
+            bands: [number()?, number()?, number()?],
+            is_read: number()? == 1,
+            is_given: false,
+        };
+        Ok((id, claimed))
+    }
 }
 
 /// The rows of one broadcast at one origin.
@@ -50,9 +79,35 @@ impl<'a> Turns<'a> {
     pub(super) fn new(conn: &'a Connection) -> Self {
         Self {
             conn,
-            claimed: HashMap::new(),
+            are_new: false,
+            ids: HashMap::new(),
+            origins: HashMap::new(),
             flows: HashMap::new(),
         }
+    }
+
+    /// For a broadcast without rows.
+    pub(super) fn of_new(conn: &'a Connection) -> Self {
+        Self {
+            are_new: true,
+            ..Self::new(conn)
+        }
+    }
+
+    /// Returns the number of an origin, which it gets if it is unknown.
+    pub(super) fn origin(&mut self, origin: &Origin) -> Result<i64, StoreError> {
+        if let Some(id) = self.ids.get(origin) {
+            return Ok(*id);
+        }
+        let id = match first(self.conn, CLAIMED_BY_NAME, [origin.as_str()], Claimed::read)? {
+            Some((id, claimed)) => {
+                self.origins.insert(id, claimed);
+                id
+            }
+            None => origin_id(self.conn, origin)?,
+        };
+        self.ids.insert(origin.clone(), id);
+        Ok(id)
     }
 
     /// Returns the turn of the next row of a broadcast that becomes ready at an origin.
@@ -62,24 +117,26 @@ impl<'a> Turns<'a> {
         origin: i64,
         band: usize,
     ) -> Result<i64, StoreError> {
-        let claimed = match self.claimed.entry(origin) {
+        let at_origin = match self.origins.entry(origin) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                // In an application's file a number may be damaged so that it is none.
-                let bands = first(self.conn, CLAIMED, [origin], |row| {
-                    let mut turn = || readable_or_none(row.get()).map(Option::unwrap_or_default);
-                    Ok([turn()?, turn()?, turn()?])
-                })?;
-                entry.insert(bands.ok_or_else(|| corrupt("a row without an origin"))?)
+                let read = first(self.conn, CLAIMED, [origin], Claimed::read)?;
+                let (_, claimed) = read.ok_or_else(|| corrupt("a row without an origin"))?;
+                entry.insert(claimed)
             }
         };
-        let claimed = claimed.get(band).ok_or_else(|| corrupt("a band"))?;
+        at_origin.is_given = true;
+        let claimed = at_origin.bands.get(band);
+        let claimed = claimed.ok_or_else(|| corrupt("a band"))?;
         let flow = match self.flows.entry((broadcast, origin)) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                let stored = first(self.conn, LAST, [broadcast, origin], |row| {
-                    readable_or_none(row.get())
-                })?;
+                let stored = match self.are_new {
+                    true => None,
+                    false => first(self.conn, LAST, [broadcast, origin], |row| {
+                        readable_or_none(row.get())
+                    })?,
+                };
                 entry.insert(Flow {
                     last: stored.flatten().unwrap_or_default(),
                     is_stored: stored.is_some(),
@@ -108,8 +165,10 @@ impl<'a> Turns<'a> {
                 execute(self.conn, KEEP, [broadcast, origin, flow.last])?;
             }
         }
-        for origin in self.claimed.into_keys() {
-            due_origins::bring_forward(self.conn, origin)?;
+        for (origin, claimed) in self.origins {
+            if claimed.is_given && !claimed.is_read {
+                due_origins::bring_forward(self.conn, origin)?;
+            }
         }
         Ok(())
     }

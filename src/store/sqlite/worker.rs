@@ -1,7 +1,8 @@
 //! The threads that hold the connections: one writer and a few readers.
 //!
-//! The writer runs all waiting changes in one transaction, each after the first under a savepoint of its own, and answers after
-//! the commit. Concurrent callers share one sync of the disk.
+//! The writer runs all waiting changes in one transaction, and answers after the commit. Concurrent callers share one sync of
+//! the disk. If one of them fails halfway, all of them are taken back and run again, each under a savepoint of its own, and so do
+//! those that come behind them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -13,7 +14,7 @@ use super::connection::Connection;
 use super::error::{CommitError, closed, failed};
 use super::identity::Identity;
 use super::log::Log;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreErrorKind};
 
 /// The length of a thread's queue. Further callers wait until there is space.
 pub(super) const QUEUE: usize = 256;
@@ -24,6 +25,8 @@ const MAX_BATCH_TIME: Duration = Duration::from_millis(50);
 const MAX_BATCH_TIME_IF_SHARED: Duration = Duration::from_millis(5);
 /// The longest time for which an application's file is left after a transaction.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+const BEGIN: &str = "BEGIN IMMEDIATE";
 
 /// A command to a thread.
 pub(super) enum Command {
@@ -36,18 +39,12 @@ pub(super) enum Command {
 pub(super) trait Job: Send {
     /// Returns whether the caller has gone.
     fn is_abandoned(&self) -> bool;
-    fn run(self: Box<Self>, conn: &Connection) -> Done;
+    /// Runs it, again if what it did was taken back, and keeps the result. Returns the kind of its error.
+    fn run(&mut self, conn: &Connection) -> Result<(), StoreErrorKind>;
+    /// Sends the last result. After an error of the commit there is no success.
+    fn answer(self: Box<Self>, commit: Option<&CommitError>);
     fn refuse(self: Box<Self>, error: StoreError);
 }
-
-/// Finished work whose answer is not sent yet.
-pub(super) struct Done {
-    is_ok: bool,
-    answer: Box<Answer>,
-}
-
-/// Sends the answer, or the error of the commit.
-type Answer = dyn FnOnce(Option<&CommitError>);
 
 /// Sends work to a thread and waits for its answer.
 ///
@@ -56,42 +53,53 @@ type Answer = dyn FnOnce(Option<&CommitError>);
 /// Dropped before the thread starts the work, nothing is done. Dropped later, all of it is done.
 pub(super) async fn ask<T: Send + 'static>(
     thread: &mpsc::Sender<Command>,
-    work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    work: impl Fn(&Connection) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let (answer, answered) = oneshot::channel();
-    let job = Box::new(Task { work, answer });
+    let (job, answered) = Task::new(work);
     thread.send(Command::Run(job)).await.map_err(|_| closed())?;
     answered.await.map_err(|_| closed())?
 }
 
 struct Task<T, F> {
     work: F,
+    result: Option<Result<T, StoreError>>,
     answer: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Task<T, F> {
+    fn new(work: F) -> (Box<Self>, oneshot::Receiver<Result<T, StoreError>>) {
+        let (answer, answered) = oneshot::channel();
+        let task = Self {
+            work,
+            result: None,
+            answer,
+        };
+        (Box::new(task), answered)
+    }
 }
 
 impl<T, F> Job for Task<T, F>
 where
     T: Send + 'static,
-    F: FnOnce(&Connection) -> Result<T, StoreError> + Send,
+    F: Fn(&Connection) -> Result<T, StoreError> + Send,
 {
     fn is_abandoned(&self) -> bool {
         self.answer.is_closed()
     }
 
-    fn run(self: Box<Self>, conn: &Connection) -> Done {
-        let result = (self.work)(conn);
-        let answer = self.answer;
-        Done {
-            is_ok: result.is_ok(),
-            answer: Box::new(move |commit| {
-                let result = match commit {
-                    Some(error) => result.and_then(|_| Err(error.to_store_error())),
-                    None => result,
-                };
-                // Fails if the caller has gone. The change stays.
-                let _ = answer.send(result);
-            }),
-        }
+    fn run(&mut self, conn: &Connection) -> Result<(), StoreErrorKind> {
+        let result = self.result.insert((self.work)(conn)).as_ref();
+        result.map(drop).map_err(StoreError::kind)
+    }
+
+    fn answer(self: Box<Self>, commit: Option<&CommitError>) {
+        let result = self.result.unwrap_or_else(|| Err(closed()));
+        let result = match commit {
+            Some(error) => result.and_then(|_| Err(error.to_store_error())),
+            None => result,
+        };
+        // Fails if the caller has gone. The change stays.
+        let _ = self.answer.send(result);
     }
 
     fn refuse(self: Box<Self>, error: StoreError) {
@@ -135,9 +143,8 @@ fn give_way(took: Duration) {
 
 /// Runs `first` and the jobs queued behind it in one transaction. Returns for how long others could not write.
 ///
-/// The first one needs no savepoint: if it fails, there is nothing else to keep. Under a savepoint SQLite copies each page before
-/// its first change, and after each statement that fires a trigger it goes through all copies: a change of a thousand rows would
-/// take three times as long.
+/// Without savepoints: under one SQLite copies each page before its first change, and after each statement that fires a trigger
+/// it goes through all copies. A change of a thousand rows would take three times as long.
 fn transaction(
     conn: &Connection,
     first: Box<dyn Job>,
@@ -147,39 +154,92 @@ fn transaction(
     if first.is_abandoned() {
         return Duration::ZERO;
     }
-    if let Err(error) = statement(conn, "BEGIN IMMEDIATE") {
+    if let Err(error) = statement(conn, BEGIN) {
         first.refuse(failed(error));
         return Duration::ZERO;
     }
-    let started = Instant::now();
+    let mut started = Instant::now();
     let longest = match conn.is_shared() {
         true => MAX_BATCH_TIME_IF_SHARED,
         false => MAX_BATCH_TIME,
     };
-    let done = first.run(conn);
-    if !done.is_ok {
-        roll_back(conn);
-        (done.answer)(None);
-        return started.elapsed();
-    }
-    let mut batch = vec![done];
-    // On some errors (a full disk) SQLite rolls the transaction back. What a job does in spite of that is committed by itself:
-    // there is nothing to join, and the `COMMIT` fails.
-    let is_over = conn.is_autocommit();
-    let mut outcome = Ok(());
-    while !is_over && batch.len() < MAX_BATCH && started.elapsed() < longest {
-        match commands.try_recv() {
-            Ok(Command::Run(job)) if job.is_abandoned() => {}
-            Ok(Command::Run(job)) => outcome = savepoint(conn, job, &mut batch),
-            Ok(Command::Close) => commands.close(),
-            Err(_) => break,
+    let mut jobs: Vec<Box<dyn Job>> = Vec::new();
+    let mut next = Some(first);
+    let mut held = Duration::ZERO;
+    // Whether each job has a savepoint of its own.
+    let mut is_careful = false;
+    let mut ran = Ok(());
+    while let Some(mut job) = next.take() {
+        let is_halfway = match is_careful {
+            true => {
+                ran = savepoint(conn, &mut *job);
+                false
+            }
+            false => run(conn, &mut *job) == Ran::Halfway,
+        };
+        jobs.push(job);
+        if is_halfway {
+            roll_back(conn);
+            held += started.elapsed();
+            if let [_] = jobs.as_slice() {
+                answer(jobs, None);
+                return held;
+            }
+            if let Err(error) = statement(conn, BEGIN).map_err(CommitError::failed) {
+                answer(jobs, Some(&error));
+                return held;
+            }
+            started = Instant::now();
+            is_careful = true;
+            ran = jobs
+                .iter_mut()
+                .try_for_each(|job| savepoint(conn, &mut **job));
         }
-        if outcome.is_err() {
-            break;
+        // On some errors (a full disk) SQLite rolls the transaction back. What a job does in spite of that is committed by
+        // itself: there is nothing to join, and the `COMMIT` fails.
+        let is_over = ran.is_err() || conn.is_autocommit();
+        while next.is_none() && !is_over && jobs.len() < MAX_BATCH && started.elapsed() < longest {
+            match commands.try_recv() {
+                Ok(Command::Run(job)) if job.is_abandoned() => {}
+                Ok(Command::Run(job)) => next = Some(job),
+                Ok(Command::Close) => commands.close(),
+                Err(_) => break,
+            }
         }
     }
+    commit(conn, jobs, ran, identity);
+    held + started.elapsed()
+}
+
+/// How a job ended.
+#[derive(PartialEq, Eq)]
+enum Ran {
+    /// As a whole: it succeeded, or it refused and has changed nothing.
+    Whole,
+    /// It failed, and something of it may have been done.
+    Halfway,
+}
+
+/// Runs a job without a savepoint.
+fn run(conn: &Connection, job: &mut dyn Job) -> Ran {
+    let changes = conn.total_changes();
+    match job.run(conn) {
+        Ok(()) => Ran::Whole,
+        Err(StoreErrorKind::Full) if conn.total_changes() == changes => Ran::Whole,
+        // A statement that fails on damage has changed what it could, and SQLite does not count that.
+        Err(_) => Ran::Halfway,
+    }
+}
+
+/// Commits what these jobs did, unless `ran` is an error, and answers.
+fn commit(
+    conn: &Connection,
+    jobs: Vec<Box<dyn Job>>,
+    ran: Result<(), rusqlite::Error>,
+    identity: Option<&Identity>,
+) {
     // The file was there when the transaction began. A job that joined it may be younger than the end of the file.
-    let outcome = outcome
+    let outcome = ran
         .map_err(CommitError::failed)
         .and_then(|()| {
             identity
@@ -191,11 +251,13 @@ fn transaction(
     if error.is_some() {
         roll_back(conn);
     }
-    let took = started.elapsed();
-    for done in batch {
-        (done.answer)(error.as_ref());
+    answer(jobs, error.as_ref());
+}
+
+fn answer(jobs: Vec<Box<dyn Job>>, error: Option<&CommitError>) {
+    for job in jobs {
+        job.answer(error);
     }
-    took
 }
 
 /// Ends the transaction, unless SQLite has done so: it does on some errors.
@@ -207,21 +269,11 @@ fn roll_back(conn: &Connection) {
 }
 
 /// Runs one job under its own savepoint: a failed job is rolled back, the others in the transaction stay.
-fn savepoint(
-    conn: &Connection,
-    job: Box<dyn Job>,
-    batch: &mut Vec<Done>,
-) -> Result<(), rusqlite::Error> {
-    if let Err(error) = statement(conn, "SAVEPOINT job") {
-        job.refuse(failed(error));
-        return Ok(());
-    }
-    let done = job.run(conn);
-    let is_ok = done.is_ok;
-    batch.push(done);
+fn savepoint(conn: &Connection, job: &mut dyn Job) -> Result<(), rusqlite::Error> {
+    statement(conn, "SAVEPOINT job")?;
     // On some errors (a full disk) SQLite rolls back the whole transaction: then these statements fail, and with them the
     // batch.
-    if !is_ok {
+    if job.run(conn).is_err() {
         statement(conn, "ROLLBACK TO job")?;
     }
     statement(conn, "RELEASE job")
@@ -246,17 +298,47 @@ pub(super) fn read(conn: &Connection, commands: &Arc<Mutex<mpsc::Receiver<Comman
         match command {
             Some(Command::Run(job)) if job.is_abandoned() => {}
             // One transaction, so that all statements of one job see the same snapshot.
-            Some(Command::Run(job)) => match statement(conn, "BEGIN") {
+            Some(Command::Run(mut job)) => match statement(conn, "BEGIN") {
                 Ok(()) => {
-                    let done = job.run(conn);
+                    // Its error is its caller's.
+                    let _ = job.run(conn);
                     // Nothing was changed, so the result does not matter.
                     let _ = statement(conn, "COMMIT");
-                    (done.answer)(None);
+                    job.answer(None);
                 }
                 Err(error) => job.refuse(failed(error)),
             },
             Some(Command::Close) | None => break,
         }
+    }
+}
+
+/// Runs the reader for brief work. All that waits has the same snapshot, which is younger than the calls: SQLite drops the pages
+/// that a connection has read before at the first snapshot after a commit.
+pub(super) fn read_together(conn: &Connection, mut commands: mpsc::Receiver<Command>) {
+    let mut waiting = Vec::new();
+    while commands.blocking_recv_many(&mut waiting, QUEUE) > 0 {
+        let begun = statement(conn, "BEGIN").map_err(|error| Arc::new(failed(error)));
+        for command in waiting.drain(..) {
+            match (command, &begun) {
+                (Command::Close, _) => commands.close(),
+                (Command::Run(job), _) if job.is_abandoned() => {}
+                (Command::Run(job), Err(error)) => {
+                    job.refuse(StoreError::new(error.kind(), Arc::clone(error)));
+                }
+                (Command::Run(mut job), Ok(())) => {
+                    // Its error is its caller's.
+                    let _ = job.run(conn);
+                    job.answer(None);
+                    // On some errors SQLite ends the transaction: the next job has a snapshot for all of its statements too.
+                    if conn.is_autocommit() {
+                        let _ = statement(conn, "BEGIN");
+                    }
+                }
+            }
+        }
+        // Nothing was changed, so the result does not matter.
+        let _ = statement(conn, "COMMIT");
     }
 }
 

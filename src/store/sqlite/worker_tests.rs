@@ -1,11 +1,12 @@
 //! Transactions in an application's file.
 
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::super::connection;
 use super::super::identity::Identity;
 use super::super::prefix::Prefix;
-use super::super::query::{all, execute};
+use super::super::query::{all, execute, first};
 use super::*;
 use crate::store::StoreErrorKind;
 
@@ -58,7 +59,7 @@ async fn a_transaction_in_an_applications_file_ends_after_five_milliseconds() {
         Ok(())
     });
     let next = ask(&jobs, move |_| {
-        let other = rusqlite::Connection::open(path).unwrap();
+        let other = rusqlite::Connection::open(&path).unwrap();
         let sql = "SELECT count(*) FROM web_push_worker";
         Ok(other
             .query_row(sql, [], |row| row.get::<_, u32>(0))
@@ -87,11 +88,7 @@ fn the_wait_for_the_applications_transaction_is_no_part_of_ours() {
             end
         });
         begun.wait();
-        let (answer, _answered) = oneshot::channel();
-        let job = Box::new(Task {
-            work: |_: &Connection| Ok(()),
-            answer,
-        });
+        let (job, _answered) = Task::new(|_: &Connection| Ok(()));
         let (_jobs, mut queue) = mpsc::channel(QUEUE);
         let took = transaction(&conn, job, &mut queue, None);
         let ended = Instant::now();
@@ -106,10 +103,8 @@ fn no_job_joins_a_transaction_that_sqlite_has_rolled_back() {
     let conn = connection::in_memory_with(prefix()).unwrap();
     let (jobs, queue) = mpsc::channel(QUEUE);
     let ask = |sql: &'static str| {
-        let (answer, answered) = oneshot::channel();
-        let work = move |conn: &Connection| execute(conn, sql, []).map(drop);
-        let job = Command::Run(Box::new(Task { work, answer }));
-        jobs.blocking_send(job).unwrap();
+        let (job, answered) = Task::new(move |conn: &Connection| execute(conn, sql, []).map(drop));
+        jobs.blocking_send(Command::Run(job)).unwrap();
         answered
     };
     let first = ask("ROLLBACK");
@@ -168,9 +163,13 @@ async fn a_change_that_fails_takes_back_what_it_has_done_and_nothing_else() {
             while queue.len() < 4 {
                 thread::yield_now();
             }
+            // Those behind one that fails still share a transaction.
+            let mut transactions = 0;
             while let Ok(Command::Run(job)) = queue.try_recv() {
                 transaction(&conn, job, &mut queue, None);
+                transactions += 1;
             }
+            assert_eq!(transactions, if failing == 0 { 2 } else { 1 });
             let ids = "SELECT id FROM worker ORDER BY id";
             all(&conn, ids, [], |columns| columns.get::<i64>()).unwrap()
         });
@@ -179,6 +178,105 @@ async fn a_change_that_fails_takes_back_what_it_has_done_and_nothing_else() {
         }
         let expected: Vec<_> = (0..4).filter(|number| *number != failing).collect();
         assert_eq!(writer.join().unwrap(), expected);
+    }
+}
+
+/// One that only looks and refuses costs the others nothing. Of what a statement changed before it failed on damage SQLite counts
+/// nothing.
+#[test]
+fn changes_run_again_only_if_one_has_failed_halfway() {
+    use StoreErrorKind::{Corrupt, Full, Unavailable};
+    let cases = [
+        (false, Full, [1, 1, 1]),
+        (true, Full, [2, 2, 1]),
+        (false, Corrupt, [2, 2, 1]),
+        (false, Unavailable, [2, 2, 1]),
+    ];
+    for (writes, kind, runs) in cases {
+        let conn = connection::in_memory().unwrap();
+        let ran: [Arc<AtomicUsize>; 3] = Default::default();
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        // Their callers wait.
+        let mut answers = Vec::new();
+        for (number, ran) in (0_i64..).zip(&ran) {
+            let ran = Arc::clone(ran);
+            let (job, answer) = Task::new(move |conn: &Connection| {
+                ran.fetch_add(1, Ordering::Relaxed);
+                let fails = number == 1;
+                if writes || !fails {
+                    execute(conn, "INSERT INTO worker (id) VALUES (?1)", [number])?;
+                }
+                match fails {
+                    true => Err(kind.into()),
+                    false => Ok(()),
+                }
+            });
+            jobs.blocking_send(Command::Run(job)).unwrap();
+            answers.push(answer);
+        }
+        drop(jobs);
+        write(&conn, queue, None, None);
+        let ran = ran.map(|ran| ran.load(Ordering::Relaxed));
+        assert_eq!(ran, runs, "{kind:?}");
+        let ids = all(&conn, "SELECT id FROM worker", [], |row| row.get::<i64>());
+        assert_eq!(ids.unwrap(), [0, 2]);
+    }
+}
+
+#[test]
+fn brief_reads_that_wait_have_one_snapshot_and_later_ones_a_younger_one() {
+    let (_folder, path, _writer) = shared_file();
+    let identity = Identity::of(&path).unwrap();
+    let conn = connection::reader(&path, &prefix(), &identity).unwrap();
+    let workers = |conn: &Connection| {
+        let number = first(conn, "SELECT count(*) FROM worker", [], |row| row.count())?;
+        Ok(number.unwrap_or_default())
+    };
+    let (jobs, queue) = mpsc::channel(QUEUE);
+    let (one, before) = Task::new(move |conn: &Connection| {
+        let before = workers(conn)?;
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other
+            .execute("INSERT INTO web_push_worker (id) VALUES (1)", [])
+            .unwrap();
+        Ok(before)
+    });
+    let (two, beside) = Task::new(workers);
+    jobs.blocking_send(Command::Run(one)).unwrap();
+    jobs.blocking_send(Command::Run(two)).unwrap();
+    let reader = thread::spawn(move || read_together(&conn, queue));
+    let shared = [before, beside].map(|answer| answer.blocking_recv().unwrap().unwrap());
+    assert_eq!(shared, [0, 0]);
+    let (later, after) = Task::new(workers);
+    jobs.blocking_send(Command::Run(later)).unwrap();
+    assert_eq!(after.blocking_recv().unwrap().unwrap(), 1);
+    drop(jobs);
+    reader.join().unwrap();
+}
+
+/// It costs the others their time: after an overload most of what waits is like that.
+#[test]
+fn a_read_whose_caller_is_gone_is_not_made() {
+    let conn = connection::in_memory().unwrap();
+    let read_alone = |conn: &Connection, queue| read(conn, &Arc::new(Mutex::new(queue)));
+    for run in [read_together, read_alone] as [fn(&Connection, _); 2] {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let ran = Arc::new(AtomicUsize::new(0));
+        let ask = || {
+            let ran = Arc::clone(&ran);
+            let (job, answer) = Task::new(move |_: &Connection| {
+                ran.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            });
+            jobs.blocking_send(Command::Run(job)).unwrap();
+            answer
+        };
+        drop(ask());
+        let answer = ask();
+        drop(jobs);
+        run(&conn, queue);
+        answer.blocking_recv().unwrap().unwrap();
+        assert_eq!(ran.load(Ordering::Relaxed), 1);
     }
 }
 
