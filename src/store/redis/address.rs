@@ -260,6 +260,18 @@ mod tests {
         }
     }
 
+    /// A command is small. It must not wait for the acknowledgement of the one before.
+    #[tokio::test]
+    async fn connections_send_at_once() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
+        let server = listener.as_ref().unwrap().local_addr().unwrap();
+        let address = Address::parse(&format!("redis://{server}"), &[]).unwrap();
+        let Stream::Plain(stream) = address.dial().await.unwrap() else {
+            panic!("without TLS");
+        };
+        assert!(stream.nodelay().unwrap());
+    }
+
     #[test]
     fn what_is_not_understood_is_named_and_no_password_is() {
         for (url, said) in [

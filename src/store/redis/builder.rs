@@ -178,3 +178,15 @@ impl fmt::Debug for RedisBuilder {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timeouts_are_as_documented() {
+        let limits = RedisBuilder::new().limits;
+        let five = Duration::from_secs(5);
+        assert_eq!((limits.connect, limits.answer), (five, five));
+    }
+}

@@ -367,3 +367,24 @@ fn batches(shares: Vec<(&Head, usize)>) -> Vec<Vec<(&Origin, usize)>> {
     }
     batches
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_script_claims_more_than_its_part() {
+        let heads = ["a", "b", "c"].map(|name| Head {
+            origin: Origin::parse(&format!("https://{name}.example")).unwrap(),
+            served: 0,
+            is_probed: false,
+            rows: 1000,
+            is_exact: true,
+        });
+        let [a, b, c] = &heads;
+        let batches = batches(vec![(a, 200), (b, 0), (c, 400)]);
+        let (a, c) = (&a.origin, &c.origin);
+        let expected = [vec![(a, 200), (c, 56)], vec![(c, 256)], vec![(c, 88)]];
+        assert_eq!(batches, expected);
+    }
+}

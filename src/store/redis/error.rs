@@ -93,6 +93,19 @@ pub(super) fn outrun() -> StoreError {
 mod tests {
     use super::*;
 
+    /// Before Redis 7 a script that writes fails with the server's error as a part of its own.
+    #[test]
+    fn a_script_that_fails_on_a_replica_has_read_no_damaged_data() {
+        let in_script = |text: &str| {
+            let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
+            let text = format!("Error running script (call to f_1): @user_script:1: {text}");
+            RedisError::from((kind, "An error was signalled by the server", text))
+        };
+        let readonly = in_script("-READONLY You can't write against a read only replica.");
+        assert!(is_readonly(&readonly));
+        assert!(!is_readonly(&in_script("-OOM command not allowed")));
+    }
+
     #[test]
     fn a_database_that_the_server_has_not_is_a_wrong_setting() {
         let error = RedisError::from((

@@ -4,7 +4,7 @@ mod address;
 mod broadcasts;
 mod builder;
 #[cfg(test)]
-mod cancelling;
+mod cancelling_tests;
 mod claims;
 mod content;
 mod erase;
