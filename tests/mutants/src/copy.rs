@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::places::{Edit, Mutant, Octets, places};
 use crate::render::{Rendered, render};
+use crate::sets::Group;
 
 /// The part of a manifest about lints: what mutants look like is nobody's concern.
 const LINTS: &str = "[lints.rust]\nwarnings = \"allow\"\n\n";
@@ -23,14 +24,17 @@ pub struct Copy {
     root: PathBuf,
     pub folder: PathBuf,
     files: Vec<String>,
+    groups: Vec<Group>,
     pub mutants: Vec<Mutant>,
+    /// Mutants that are written: all, or those that a sample may need.
+    written: BTreeSet<usize>,
     /// Sources as they were read, and their mutants.
     edits: BTreeMap<String, (String, Vec<Edit>)>,
     rendered: BTreeMap<String, Rendered>,
     /// Functions that are called where only `const` ones can be.
     constant: BTreeSet<String>,
     /// Mutants that do not compile.
-    pub dropped: BTreeSet<usize>,
+    dropped: BTreeSet<usize>,
 }
 
 /// A binary with tests.
@@ -40,13 +44,16 @@ pub struct Binary {
 }
 
 impl Copy {
-    /// A copy of the crate at `root` in `folder`, with mutants in `files`.
-    pub fn new(root: &Path, folder: &Path, files: Vec<String>) -> io::Result<Self> {
+    /// A copy of the crate at `root` in `folder`, with mutants in the files of `groups`: all, or those that a sample may need.
+    pub fn new(root: &Path, folder: &Path, groups: &[Group]) -> io::Result<Self> {
+        let files: BTreeSet<_> = groups.iter().flat_map(|group| &group.files).collect();
         let mut copy = Self {
             root: root.to_owned(),
             folder: folder.to_owned(),
-            files,
+            files: files.into_iter().cloned().collect(),
+            groups: groups.to_vec(),
             mutants: Vec::new(),
+            written: BTreeSet::new(),
             edits: BTreeMap::new(),
             rendered: BTreeMap::new(),
             constant: BTreeSet::new(),
@@ -54,6 +61,11 @@ impl Copy {
         };
         copy.recall()?;
         Ok(copy)
+    }
+
+    /// The mutants that are written and, as far as is known, compile.
+    pub fn compiling(&self) -> BTreeSet<usize> {
+        self.written.difference(&self.dropped).copied().collect()
     }
 
     /// Finds all mutants. Which ones compile is unknown until [`build`](Self::build).
@@ -67,6 +79,10 @@ impl Copy {
             self.mutants.extend(found.mutants);
             self.edits.insert(file.clone(), (source, found.edits));
         }
+        let groups = self.groups.iter();
+        self.written = groups
+            .flat_map(|group| group.built(&self.mutants))
+            .collect();
         Ok(())
     }
 
@@ -83,6 +99,9 @@ impl Copy {
             .current_dir(&self.root)
             .output()?;
         let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let compiling = self.compiling();
+        let left_out = (0..self.mutants.len()).filter(|place| !compiling.contains(place));
+        let left_out = left_out.collect();
         for file in listed.split('\0').filter(|file| is_copied(file)) {
             let from = self.root.join(file);
             if !from.is_file() {
@@ -90,13 +109,14 @@ impl Copy {
             }
             let mut content = fs::read(&from)?;
             if let Some((source, edits)) = self.edits.get(file) {
-                let rendered = render(source, edits, &self.dropped);
+                let rendered = render(source, edits, &left_out);
                 content = rendered.text.clone().into_bytes();
                 self.rendered.insert(file.to_owned(), rendered);
             }
             match file {
                 "src/lib.rs" => content.extend(b"\npub(crate) mod mutant;\n"),
-                "Cargo.toml" => content = without_lints(&content),
+                "Cargo.toml" => content = own_version(&without_lints(&content)),
+                "Cargo.lock" => content = own_version(&content),
                 _ => {}
             }
             write(&self.folder.join(file), &content)?;
@@ -127,8 +147,8 @@ impl Copy {
             eprintln!(
                 "build {round}: {} errors; {} of {} mutants do not compile",
                 errors.len(),
-                self.dropped.len(),
-                self.mutants.len(),
+                self.written.len() - self.compiling().len(),
+                self.written.len(),
             );
             if self.constant.len() > before.1 {
                 // Numbers move: what was dropped is found again by its name.
@@ -275,9 +295,11 @@ impl Copy {
         else {
             return;
         };
-        for (number, mutant) in self.mutants.iter().enumerate() {
+        // What a sample leaves out is not known to be wrong.
+        for number in &self.written {
+            let mutant = &self.mutants[*number];
             if mutant.file == function.0 && mutant.function == function.1 {
-                self.dropped.insert(number);
+                self.dropped.insert(*number);
             }
         }
     }
@@ -319,6 +341,15 @@ impl Copy {
         for mutant in &self.dropped {
             let (file, name) = self.mutants[*mutant].key();
             text.push_str(&format!("{}\t{file}\t{name}\n", self.hash(&file)));
+        }
+        // What is known of other files stays.
+        let earlier = fs::read_to_string(self.memory()).unwrap_or_default();
+        for line in earlier.lines() {
+            if let [_, file, _] = line.split('\t').collect::<Vec<_>>().as_slice()
+                && !self.edits.contains_key(*file)
+            {
+                text.push_str(&format!("{line}\n"));
+            }
         }
         fs::write(self.memory(), text)
     }
@@ -375,15 +406,41 @@ fn spans(error: &Value) -> Vec<(bool, &Value)> {
 
 /// What the tests need of the repository: not its other packages.
 fn is_copied(file: &str) -> bool {
-    const OTHERS: [&str; 6] = [
+    const OTHERS: [&str; 7] = [
         "benches/peers/",
         "examples/grpc/",
         "examples/jetstream/",
         "examples/outbox/",
+        "examples/packages/",
         "fuzz/",
         "tests/mutants/",
     ];
     !file.is_empty() && !OTHERS.iter().any(|other| file.starts_with(other))
+}
+
+/// The version is part of the names of what is built: with the same one, a build of the crate in the same target folder would
+/// take the place of the copy's, and the copy's that of the crate.
+fn own_version(manifest: &[u8]) -> Vec<u8> {
+    let manifest = String::from_utf8_lossy(manifest);
+    let mut is_own = false;
+    let mut changed = String::new();
+    for line in manifest.lines() {
+        if line.starts_with("name = ") {
+            is_own = line == "name = \"tower-web-push\"";
+        }
+        match line.strip_prefix("version = \"").filter(|_| is_own) {
+            Some(version) => {
+                changed.push_str(&format!(
+                    "version = \"{}+mutants\"",
+                    version.trim_end_matches('"')
+                ));
+                is_own = false;
+            }
+            None => changed.push_str(line),
+        }
+        changed.push('\n');
+    }
+    changed.into_bytes()
 }
 
 fn without_lints(manifest: &[u8]) -> Vec<u8> {
@@ -412,4 +469,18 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     fs::write(path, content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_copy_has_a_version_of_its_own_and_its_dependencies_keep_theirs() {
+        let lock = "[[package]]\nname = \"tower-web\"\nversion = \"0.1.0\"\n\n[[package]]\nname = \"tower-web-push\"\n\
+                    version = \"0.1.0\"\ndependencies = [\n \"tower-web\",\n]\n\n[[package]]\nname = \"z\"\nversion = \"0.1.0\"\n";
+        let changed = String::from_utf8(own_version(lock.as_bytes())).unwrap();
+        let own = "name = \"tower-web-push\"\nversion = \"0.1.0";
+        assert_eq!(changed, lock.replace(own, &format!("{own}+mutants")));
+    }
 }

@@ -8,26 +8,34 @@ mod kept;
 mod places;
 mod process;
 mod render;
+mod report;
+mod results;
+mod sample;
 mod sets;
 mod visits;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use std::{env, fs, io};
 
 use copy::Copy;
-use judge::{Judge, Verdict};
-use places::Mutant;
-use sets::{SETS, sources};
+use judge::Judge;
+use report::Part;
+use results::{Results, name};
+use sample::Sample;
+use sets::{Group, SETS, sources};
 
 const HELP: &str = "mutants [SET or FILE]... [OPTION]...
 
 Sets: pure (without a name), flow, rules, values, deliver, engine, stores, postgres, redis, api.
 
   --list           prints the mutants, and builds nothing
-  --again          only the mutants that survived the last run of these files
+  --sample NUMBER  judges only NUMBER mutants of each set, chosen at random, and prints the 95 % confidence interval;
+                   SET=NUMBER instead of SET for this one only
+  --seed NUMBER    chooses other ones; default: 1
+  --again          only the mutants that the last run of these files did not catch, or did not come to
   --only TEXT      only mutants whose name contains this text
   --tests NAME     another binary with tests: engine, stores, pure
   --skip TEXT      no tests whose names begin with this
@@ -36,7 +44,7 @@ Sets: pure (without a name), flow, rules, values, deliver, engine, stores, postg
 ";
 
 struct Options {
-    files: Vec<String>,
+    groups: Vec<Group>,
     tests: Vec<String>,
     name: String,
     list: bool,
@@ -64,9 +72,10 @@ fn root() -> PathBuf {
 }
 
 fn options() -> io::Result<Option<Options>> {
-    let (mut paths, mut tests, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut tests, mut names) = (Vec::new(), Vec::new());
+    let (mut size, mut seed) = (None, sample::SEED);
     let mut options = Options {
-        files: Vec::new(),
+        groups: Vec::new(),
         tests: Vec::new(),
         name: String::new(),
         list: false,
@@ -89,6 +98,8 @@ fn options() -> io::Result<Option<Options>> {
                 return Ok(None);
             }
             "--list" => options.list = true,
+            "--sample" => size = Some(value()?.parse().map_err(io::Error::other)?),
+            "--seed" => seed = value()?.parse().map_err(io::Error::other)?,
             "--again" => options.again = true,
             "--only" => options.only = Some(value()?),
             "--skip" => options.skipped.push(value()?),
@@ -103,21 +114,47 @@ fn options() -> io::Result<Option<Options>> {
     if names.is_empty() {
         names.push("pure".to_owned());
     }
-    for name in &names {
+    let mut paths = Vec::new();
+    let sample_of = |size: Option<usize>| size.map(|size| Sample { size, seed });
+    for word in &names {
+        let (name, own) = word.split_once('=').unzip();
+        let name = name.unwrap_or(word);
+        let own = own.map(str::parse).transpose().map_err(io::Error::other)?;
         match SETS.iter().find(|set| set.name == name) {
             Some(set) => {
-                paths.extend(set.files.iter().map(|file| (*file).to_owned()));
+                options.groups.push(Group {
+                    name: name.to_owned(),
+                    files: sources(&root(), set.files)?,
+                    sample: sample_of(own.or(size)),
+                });
                 tests.extend(set.tests.iter().map(|test| (*test).to_owned()));
             }
-            None => paths.push(name.clone()),
+            None => paths.push(word.as_str()),
         }
+    }
+    if !paths.is_empty() {
+        options.groups.push(Group {
+            name: "files".to_owned(),
+            files: sources(&root(), &paths)?,
+            sample: sample_of(size),
+        });
     }
     tests.sort();
     tests.dedup();
-    let paths: Vec<_> = paths.iter().map(String::as_str).collect();
-    options.files = sources(&root(), &paths)?;
     options.tests = tests;
-    options.name = names.join("+").replace('/', "_").chars().take(60).collect();
+    options.name = names
+        .join("+")
+        .replace('/', "_")
+        .chars()
+        .take(100)
+        .collect();
+    // What a whole run has found out stays.
+    if let Some(size) = size {
+        options.name.push_str(&format!("-sample-{size}"));
+    }
+    if seed != sample::SEED {
+        options.name.push_str(&format!("-seed-{seed}"));
+    }
     Ok(Some(options))
 }
 
@@ -128,15 +165,17 @@ fn go(options: &Options) -> io::Result<bool> {
     let folder = scratch.join("copy");
     fs::create_dir_all(&folder)?;
     let kept = kept::read(&root.join("tests/mutants/kept.txt"))?;
-    let mut copy = Copy::new(&root, &folder, options.files.clone())?;
+    let mut copy = Copy::new(&root, &folder, &options.groups)?;
     if options.list {
-        for mutant in &copy.mutants {
+        let compile = copy.compiling();
+        for place in &compile {
+            let mutant = &copy.mutants[*place];
             println!(
                 "{}:{} {}: {}",
                 mutant.file, mutant.line, mutant.function, mutant.text
             );
         }
-        println!("{} mutants, if all of them compile", copy.mutants.len());
+        println!("{} mutants, if all of them compile", compile.len());
         return Ok(true);
     }
     // What builds the mutants may be started with a target folder of its own.
@@ -151,16 +190,29 @@ fn go(options: &Options) -> io::Result<bool> {
         started.elapsed().as_secs()
     );
 
-    let results = scratch.join(format!("{}.txt", options.name));
-    let last = survivors(&results);
-    let chosen: Vec<_> = (0..copy.mutants.len())
-        .filter(|place| !copy.dropped.contains(place))
-        .filter(|place| !options.again || last.contains(&name(&copy.mutants[*place])))
-        .filter(|place| {
-            let only = options.only.as_ref();
-            only.is_none_or(|only| name(&copy.mutants[*place]).contains(only))
+    let compile = copy.compiling();
+    let parts: Vec<_> = options
+        .groups
+        .iter()
+        .map(|group| Part {
+            group,
+            places: group.judged(&copy.mutants, &compile),
         })
         .collect();
+    // In the order of the sets; a file may be in two of them.
+    let mut seen = BTreeSet::new();
+    let wanted = parts.iter().flat_map(|part| &part.places).copied();
+    let mut wanted: Vec<_> = wanted.filter(|place| seen.insert(*place)).collect();
+    if let Some(only) = &options.only {
+        wanted.retain(|place| name(&copy.mutants[*place]).contains(only));
+    }
+    let path = scratch.join(format!("{}.txt", options.name));
+    let results = Results::open(&path, options.again || options.only.is_some())?;
+    let mut chosen = wanted.clone();
+    if options.again {
+        chosen.retain(|place| !results.is_caught(&copy.mutants[*place]));
+    }
+    eprintln!("{} mutants to judge", chosen.len());
     let judge = Judge {
         binaries: &binaries,
         tests: &tests,
@@ -168,130 +220,22 @@ fn go(options: &Options) -> io::Result<bool> {
         jobs: options.jobs,
         budget: options.budget,
     };
-    let verdicts = judge.all(&copy.mutants, &chosen, |place, verdict| {
+    judge.all(&copy.mutants, &chosen, |place, verdict| {
         let mutant = &copy.mutants[place];
+        results.note(mutant, verdict);
         if !verdict.is_caught() && !kept.contains_key(&mutant.key()) {
-            eprintln!("survives: {}", line(mutant, verdict));
+            eprintln!("survives: {}", report::line(mutant, verdict));
         }
     });
-    let judged: Vec<_> = chosen
+    let verdicts = wanted
         .iter()
-        .map(|place| &copy.mutants[*place])
-        .zip(verdicts)
+        .filter_map(|place| Some((*place, results.of(&copy.mutants[*place])?)))
         .collect();
-    let text: String = judged
-        .iter()
-        .map(|(mutant, verdict)| format!("{verdict:?}\t{}\n", name(mutant)))
-        .collect();
-    fs::write(&results, text)?;
-    let is_good = report(&judged, &kept, &copy, options);
+    let is_good = report::report(&copy.mutants, &verdicts, &kept, &parts);
     eprintln!(
         "{} s in all; {}",
         started.elapsed().as_secs(),
-        results.display()
+        path.display()
     );
     Ok(is_good)
-}
-
-fn name(mutant: &Mutant) -> String {
-    let (file, text) = mutant.key();
-    format!("{file} {text}")
-}
-
-fn line(mutant: &Mutant, verdict: &Verdict) -> String {
-    let why = match verdict {
-        Verdict::Survived(tests) => format!("{tests} tests pass"),
-        Verdict::Unvisited => "no test comes by".to_owned(),
-        Verdict::Killed(name) => format!("killed by {name}"),
-        Verdict::TimedOut => "timed out".to_owned(),
-    };
-    format!(
-        "{}:{}: {}: {} [{why}]",
-        mutant.file, mutant.line, mutant.function, mutant.text
-    )
-}
-
-/// The names that survived the run whose results these are.
-fn survivors(results: &Path) -> BTreeSet<String> {
-    let text = fs::read_to_string(results).unwrap_or_default();
-    let lines = text.lines().filter_map(|line| line.split_once('\t'));
-    let lines =
-        lines.filter(|(verdict, _)| verdict.starts_with("Survived") || *verdict == "Unvisited");
-    lines.map(|(_, name)| name.to_owned()).collect()
-}
-
-/// Prints a row for each file, and what has to be acted on. Returns whether there is nothing of the kind.
-fn report(
-    judged: &[(&Mutant, Verdict)],
-    kept: &kept::Kept,
-    copy: &Copy,
-    options: &Options,
-) -> bool {
-    #[derive(Default)]
-    struct Row {
-        all: usize,
-        caught: usize,
-        kept: usize,
-        new: usize,
-    }
-    let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
-    let mut new = Vec::new();
-    let mut caught = Vec::new();
-    for (mutant, verdict) in judged {
-        let row = rows.entry(&mutant.file).or_default();
-        row.all += 1;
-        let is_kept = kept.contains_key(&mutant.key());
-        if verdict.is_caught() {
-            row.caught += 1;
-            if is_kept {
-                caught.push(name(mutant));
-            }
-        } else if is_kept {
-            row.kept += 1;
-        } else {
-            row.new += 1;
-            new.push(line(mutant, verdict));
-        }
-    }
-    println!(
-        "{:<40} {:>8} {:>8} {:>8} {:>8}",
-        "file", "mutants", "caught", "kept", "new"
-    );
-    let mut sum = Row::default();
-    for (file, row) in &rows {
-        println!(
-            "{file:<40} {:>8} {:>8} {:>8} {:>8}",
-            row.all, row.caught, row.kept, row.new
-        );
-        sum = Row {
-            all: sum.all + row.all,
-            caught: sum.caught + row.caught,
-            kept: sum.kept + row.kept,
-            new: sum.new + row.new,
-        };
-    }
-    let share = 100.0 * sum.caught as f64 / sum.all.max(1) as f64;
-    println!(
-        "{:<40} {:>8} {:>8} {:>8} {:>8}  {share:.1} %",
-        "all", sum.all, sum.caught, sum.kept, sum.new
-    );
-    if !new.is_empty() {
-        println!(
-            "\nNew survivors. Each needs a test that fails with it, or a line in tests/mutants/kept.txt with the reason:"
-        );
-        for line in &new {
-            println!("  {line}");
-        }
-    }
-    for name in caught {
-        println!("in kept.txt, but caught now: {name}");
-    }
-    // Names of a whole file can be compared only if all of its mutants were built.
-    let known: BTreeSet<_> = copy.mutants.iter().map(Mutant::key).collect();
-    for key in kept.keys() {
-        if options.files.contains(&key.0) && !known.contains(key) {
-            println!("in kept.txt, but not in the source: {} {}", key.0, key.1);
-        }
-    }
-    new.is_empty()
 }

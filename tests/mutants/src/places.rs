@@ -58,8 +58,11 @@ pub enum Edit {
         guard: Option<Octets>,
         body: Octets,
     },
-    /// `const` of a function that has mutants.
-    Unconst { range: Octets },
+    /// `const` of a function that has these mutants.
+    Unconst {
+        range: Octets,
+        mutants: Range<usize>,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -159,7 +162,8 @@ impl Finder<'_> {
             && self.found.mutants.len() > before
         {
             let range = token.span.byte_range();
-            self.found.edits.push(Edit::Unconst { range });
+            let mutants = self.first + before..self.first + self.found.mutants.len();
+            self.found.edits.push(Edit::Unconst { range, mutants });
         }
         self.names.pop();
     }

@@ -60,13 +60,16 @@ fn is_kept(edit: &Edit, dropped: &BTreeSet<usize>) -> bool {
             !dropped.contains(mutant)
         }
         Edit::Arms { patterns, .. } => patterns.iter().any(|(_, mutant)| !dropped.contains(mutant)),
-        Edit::Unconst { .. } => true,
+        Edit::Unconst { mutants, .. } => {
+            let mut mutants = mutants.clone();
+            mutants.any(|mutant| !dropped.contains(&mutant))
+        }
     }
 }
 
 fn range(edit: &Edit) -> Octets {
     match edit {
-        Edit::Instead { range, .. } | Edit::Without { range, .. } | Edit::Unconst { range } => {
+        Edit::Instead { range, .. } | Edit::Without { range, .. } | Edit::Unconst { range, .. } => {
             range.clone()
         }
         Edit::Arms { patterns, body, .. } => patterns[0].0.start..body.end,
@@ -305,5 +308,13 @@ mod tests {
         let kept = BTreeSet::from(["f".to_owned()]);
         let found = places("a.rs", "pub const fn f() -> bool { !a }", 0, &kept).unwrap();
         assert!(found.mutants.is_empty() && found.edits.is_empty());
+        // As long as one of them is written.
+        let source = "pub const fn f() -> impl B { !a }";
+        let found = places("a.rs", source, 7, &BTreeSet::new()).unwrap();
+        let text = |dropped: &[usize]| {
+            render(source, &found.edits, &dropped.iter().copied().collect()).text
+        };
+        assert_eq!(text(&[7]), source);
+        assert!(!text(&[6]).contains("const"));
     }
 }

@@ -1,7 +1,47 @@
 //! Which files are mutated together, and whose tests judge them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::{fs, io};
+
+use crate::places::Mutant;
+use crate::sample::Sample;
+
+/// A set as it was asked for, or files that belong to none.
+#[derive(Clone, Debug)]
+pub struct Group {
+    pub name: String,
+    pub files: Vec<String>,
+    /// Otherwise the whole set.
+    pub sample: Option<Sample>,
+}
+
+impl Group {
+    pub fn has(&self, file: &str) -> bool {
+        self.files.iter().any(|of| of == file)
+    }
+
+    /// Its mutants that are built.
+    pub fn built(&self, mutants: &[Mutant]) -> Vec<usize> {
+        match self.sample {
+            Some(sample) => sample.built(mutants, self),
+            None => (0..mutants.len())
+                .filter(|place| self.has(&mutants[*place].file))
+                .collect(),
+        }
+    }
+
+    /// Its mutants that are judged, of those that compile.
+    pub fn judged(&self, mutants: &[Mutant], compiling: &BTreeSet<usize>) -> Vec<usize> {
+        match self.sample {
+            Some(sample) => sample.drawn(mutants, self, compiling),
+            None => {
+                let built = self.built(mutants).into_iter();
+                built.filter(|place| compiling.contains(place)).collect()
+            }
+        }
+    }
+}
 
 pub struct Set {
     pub name: &'static str,
