@@ -13,6 +13,7 @@ use tokio::time::{advance, sleep, sleep_until};
 
 use super::beats::{Beating, Workers};
 use super::clock::HostClock;
+use super::plan::FRONT;
 use super::push_services::Network;
 use super::store::Database;
 use super::world::{REQUEST_TIMEOUT, Shared};
@@ -150,7 +151,8 @@ impl Host {
             hints: Arc::clone(&self.around.hints),
             beats: None,
         };
-        if self.around.world.lock().unwrap().plan.has_beats {
+        let is_front = self.number == FRONT;
+        if !is_front && self.around.world.lock().unwrap().plan.has_beats {
             let workers = Arc::clone(&self.around.workers);
             let (heartbeat, beats) = Heartbeat::simulated(Beating {
                 database: database.clone(),
@@ -160,12 +162,8 @@ impl Host {
             drop(runtime.spawn(beats));
             database.beats = Some((Arc::new(heartbeat), workers));
         }
-        let network = Network {
-            host: self.number,
-            life: self.lives,
-            clock: Arc::clone(&clock),
-            world: Arc::clone(&self.around.world),
-        };
+        let by = (self.number, self.lives);
+        let network = Network::new(by, &clock, &self.around.world);
         let main = runtime.spawn(main(database, network, Arc::clone(&push), asked));
         self.process = Some(Process {
             clock,
@@ -249,7 +247,13 @@ async fn main(
                 *slot.lock().unwrap() = Some(push.clone());
                 let mut asked = asked.clone();
                 let shutdown = async move { drop(asked.wait_for(|asked| *asked).await) };
-                let ended = push.run(shutdown).await;
+                let ended = match host {
+                    FRONT => {
+                        shutdown.await;
+                        Ok(())
+                    }
+                    _ => push.run(shutdown).await,
+                };
                 *slot.lock().unwrap() = None;
                 ended.map_err(|error| error.to_string())
             }
@@ -281,15 +285,17 @@ fn note_end(world: &Shared, host: usize, now: Duration, ended: &Result<(), Strin
 
 /// The settings of the program.
 pub(super) fn builder(database: Database, network: Network) -> WebPushBuilder {
+    let in_flight = database.world.lock().unwrap().plan.in_flight;
     WebPush::builder("mailto:ops@example.com")
         .clock(Arc::clone(&database.clock))
         .store(database)
         .client(network)
         .endpoint_policy(EndpointPolicy::public_hosts())
         .request_timeout(REQUEST_TIMEOUT)
+        .in_flight_per_origin(in_flight)
         .retry_policy(RetryPolicy::new(
             Duration::from_secs(2),
-            Duration::from_secs(30),
+            Duration::from_secs(45),
             40,
         ))
 }

@@ -1,5 +1,6 @@
 //! What happened in the ledger, and the promises about it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::plan::SERVICES;
@@ -9,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::store::{
     Change, ClaimToken, Claims, Fired, Firing, NewBroadcast, Opened, Pause, Settled, Settlement,
 };
-use crate::subscription::Origin;
+use crate::subscription::{EndpointKey, Origin};
 
 /// Longer than a call of the application takes, even if its process stands still meanwhile.
 const LONG_CALL: Duration = Duration::from_secs(200);
@@ -37,6 +38,9 @@ impl World {
         });
         let expected: Vec<_> = expected.collect();
         self.note(at, format_args!("opened {topic}"));
+        let cast = self.casts.len();
+        let missing = expected.iter().map(|recipient| (cast, *recipient));
+        self.missing.extend(missing);
         self.by_id.insert(new.id, self.casts.len());
         self.casts.push(Cast {
             id: new.id,
@@ -48,6 +52,8 @@ impl World {
             is_cancelled: false,
             resumed: Duration::ZERO,
             expected,
+            finished: BTreeMap::new(),
+            is_counted: false,
         });
     }
 
@@ -108,6 +114,7 @@ impl World {
                 fence: claimed.token.fence,
                 is_probe,
                 is_known: false,
+                unread_at: None,
                 request: None,
             });
             entry.claims.push((host, at));
@@ -129,14 +136,29 @@ impl World {
     }
 
     /// The replica has the reply to its claim.
-    pub(super) fn knows(&mut self, claims: &Claims) {
+    pub(super) fn knows(&mut self, host: usize, claims: &Claims) {
         for claimed in &claims.rows {
+            self.last_claim[host] = claimed.token.fence;
             let row = self.row(&claimed.token);
             let row = row.and_then(|row| self.rows.get_mut(&row));
             if let Some(lease) = row.and_then(|row| row.lease.as_mut())
                 && lease.fence == claimed.token.fence
             {
                 lease.is_known = true;
+            }
+        }
+    }
+
+    /// A replica has learned that subscriptions cannot be read: those of rows that it has just claimed, for one.
+    pub(super) fn unread(&mut self, host: usize, keys: &[EndpointKey], at: Duration) {
+        let fence = self.last_claim[host];
+        for row in &self.open {
+            let lease = self.rows.get_mut(row).and_then(|row| row.lease.as_mut());
+            let is_read = keys.iter().any(|key| self.by_key.get(key) == Some(&row.1));
+            if let Some(lease) = lease.filter(|lease| lease.fence == fence && lease.is_known)
+                && is_read
+            {
+                lease.unread_at.get_or_insert(at);
             }
         }
     }
@@ -186,8 +208,13 @@ impl World {
             let Some(entry) = self.rows.get_mut(&row) else {
                 continue;
             };
-            let holds = entry.lease.is_some_and(|lease| lease.fence == token.fence);
+            let lease = entry.lease.filter(|lease| lease.fence == token.fence);
+            let holds = lease.is_some();
             if *result == Settled::Lost {
+                // Claims end the rows of cancelled broadcasts whose leases are over.
+                if self.casts[row.0].is_cancelled && lease.is_some_and(|lease| lease.until <= at) {
+                    self.ended(row, FinalOutcome::Cancelled);
+                }
                 continue;
             }
             if !holds {
@@ -197,8 +224,7 @@ impl World {
             entry.lease = None;
             match *settlement {
                 Settlement::Finished(outcome) | Settlement::Failed(outcome, _) => {
-                    entry.finished = Some(outcome);
-                    self.open.remove(&row);
+                    self.finish(row, outcome);
                     self.check_outcome(row, outcome, at);
                 }
                 Settlement::RetryAt(due) | Settlement::Deferred(due) => {
@@ -240,9 +266,17 @@ impl World {
 
     pub(super) fn ended(&mut self, row: (usize, usize), outcome: FinalOutcome) {
         let entry = self.rows.entry(row).or_default();
-        entry.finished.get_or_insert(outcome);
         entry.lease = None;
+        if entry.finished.is_none() {
+            self.finish(row, outcome);
+        }
+    }
+
+    fn finish(&mut self, row: (usize, usize), outcome: FinalOutcome) {
+        self.rows.entry(row).or_default().finished = Some(outcome);
+        *self.casts[row.0].finished.entry(outcome).or_default() += 1;
         self.open.remove(&row);
+        self.missing.remove(&row);
     }
 
     /// Whether an outcome is what happened.
@@ -334,7 +368,7 @@ impl World {
         let is_past = |row: &&(usize, usize)| self.casts[row.0].deadline <= now;
         let is_free = |row: &&(usize, usize)| {
             let lease = self.rows[*row].lease;
-            lease.is_none_or(|lease| lease.until <= at + Duration::from_secs(11))
+            lease.is_none_or(|lease| lease.until <= true_time(now))
         };
         let past: Vec<_> = self
             .open

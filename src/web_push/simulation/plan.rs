@@ -4,18 +4,21 @@ use std::time::Duration;
 
 use super::rng::Rng;
 
-/// The replicas.
+/// The replicas that send.
 pub(super) const HOSTS: usize = 3;
+/// One more process, in some runs: it accepts messages, and has no worker. The others learn of its messages by hints or by polls.
+pub(super) const FRONT: usize = HOSTS;
+pub(super) const PROCESSES: usize = HOSTS + 1;
 /// The push services. One of them works all the time.
 pub(super) const SERVICES: [&str; 3] = [
     "https://fcm.googleapis.com/fcm/send/",
     "https://updates.push.services.mozilla.com/wpush/v2/",
     "https://push.example.net/",
 ];
-/// The users at each push service when it begins.
-const USERS: usize = 5;
+/// The users at each push service when it begins: too few for a conclusion about it, or enough (eight witnesses).
+const USERS: [usize; 2] = [4, 10];
 /// The time in which events happen.
-const LENGTH: u64 = 240;
+const LENGTH: u64 = 150;
 
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -24,6 +27,10 @@ pub(super) struct Plan {
     pub(super) calm: usize,
     /// The push service of each recipient, and how it answers for one that a stranger made.
     pub(super) recipients: Vec<(usize, Option<Stranger>)>,
+    /// Whether there is a process that only accepts.
+    pub(super) has_front: bool,
+    /// The most requests in flight to one push service.
+    pub(super) in_flight: usize,
     /// The minute of the daily notification after the start.
     pub(super) daily: u8,
     /// Whether the store sends hints of new work to all replicas.
@@ -56,6 +63,18 @@ pub(super) struct Mail {
     /// When it is to be sent.
     pub(super) later: Option<Duration>,
     pub(super) ttl: Option<u32>,
+}
+
+impl Mail {
+    const fn to_all() -> Self {
+        Self {
+            user: None,
+            is_urgent: false,
+            pace: None,
+            later: None,
+            ttl: None,
+        }
+    }
 }
 
 /// The behaviour of a whole push service.
@@ -102,6 +121,15 @@ pub(super) enum What {
     },
     /// All machines sleep.
     Night {
+        lasts: Duration,
+    },
+    /// The client of this replica takes no request: rows that it has claimed wait.
+    Busy {
+        host: usize,
+        lasts: Duration,
+    },
+    /// The table of subscriptions cannot be read, and the ledger works.
+    Unread {
         lasts: Duration,
     },
     /// The process runs for a quarter of the time.
@@ -182,21 +210,26 @@ impl Plan {
         // Neighbouring seeds begin with unrelated numbers.
         let rng = &mut Rng::new(rng.next());
         let calm = rng.below(SERVICES.len());
-        let mut recipients: Vec<_> = (0..SERVICES.len() * USERS)
+        let users = SERVICES.len() * rng.of(&USERS);
+        let has_front = rng.percent(40);
+        let mut recipients: Vec<_> = (0..users)
             .map(|number| (number % SERVICES.len(), None))
             .collect();
-        for _ in 0..rng.below(5) {
+        for _ in 0..rng.below(4) {
             recipients.push((rng.below(SERVICES.len()), Some(stranger(rng))));
         }
         let mut mails = Vec::new();
         let mut events = Vec::new();
-        for _ in 0..rng.between(3, 8) {
+        for _ in 0..rng.between(2, 6) {
             let send = What::Send {
-                host: rng.below(HOSTS),
+                host: match has_front && rng.percent(50) {
+                    true => FRONT,
+                    false => rng.below(HOSTS),
+                },
                 mail: mails.len(),
             };
             let at = rng.secs(1, LENGTH);
-            mails.push(mail(rng, at));
+            mails.push(mail(rng, at, users));
             events.push(Event { at, what: send });
             // One that is paused or cancelled was sent before.
             let later = at + rng.millis(0, 20_000);
@@ -211,9 +244,13 @@ impl Plan {
             }
         }
         for _ in 0..rng.between(1, 7) {
-            let at = rng.secs(0, LENGTH);
-            let what = fault(rng, calm);
+            // A night before the daily notification is scheduled would put it off to the next day.
+            let at = rng.secs(0, LENGTH).max(Duration::from_secs(5));
+            let what = fault(rng, calm, users);
             events.push(Event { at, what });
+        }
+        if rng.percent(50) {
+            jam(rng, calm, &mut mails, &mut events);
         }
         if rng.percent(20) {
             // A deployment, one replica after the other.
@@ -224,14 +261,29 @@ impl Plan {
                 events.push(Event { at, what });
             }
         }
+        if has_front {
+            // Long after all faults, when the replicas have nothing to do.
+            let at = rng.secs(LENGTH + 60, LENGTH + 110);
+            let mail = mails.len();
+            mails.push(Mail {
+                user: Some(calm + SERVICES.len() * rng.below(users / SERVICES.len())),
+                ..Mail::to_all()
+            });
+            events.push(Event {
+                at,
+                what: What::Send { host: FRONT, mail },
+            });
+        }
         events.sort_by_key(|event| event.at);
         Self {
             seed,
             calm,
             recipients,
-            daily: u8::try_from(rng.between(1, 4)).unwrap(),
+            has_front,
+            in_flight: rng.of(&[8, 600]),
+            daily: u8::try_from(rng.between(1, 2)).unwrap(),
             has_hints: rng.percent(50),
-            latency: rng.of(&[3, 30, 200]),
+            latency: rng.of(&[20, 60, 200]),
             has_beats: rng.percent(30),
             mails,
             events,
@@ -253,10 +305,53 @@ fn stranger(rng: &mut Rng) -> Stranger {
     }
 }
 
-fn mail(rng: &mut Rng, at: Duration) -> Mail {
+/// A broadcast whose rows a replica claims and cannot send, and what happens to it meanwhile: rows that wait for a permit or a
+/// connection are rare otherwise, with so few recipients.
+fn jam(rng: &mut Rng, calm: usize, mails: &mut Vec<Mail>, events: &mut Vec<Event>) {
+    let (host, start) = (rng.below(HOSTS), rng.secs(5, LENGTH));
+    let mut happens = |at, what| events.push(Event { at, what });
+    let mut send = |rng: &mut Rng, host, at| {
+        let is_urgent = rng.percent(50);
+        let what = What::Send {
+            host,
+            mail: mails.len(),
+        };
+        mails.push(Mail {
+            is_urgent,
+            ..Mail::to_all()
+        });
+        happens(at, what);
+    };
+    send(rng, host, start);
+    let at = start + rng.millis(300, 2_500);
+    let (is_down, kind) = (rng.percent(40), weather(rng));
+    if is_down {
+        // Others find out that a push service is down, while this one does not send.
+        send(rng, (host + 1) % HOSTS, at);
+        let later = at + rng.secs(1, 5);
+        send(rng, (host + 2) % HOSTS, later);
+    }
+    let lasts = rng.secs(4, 40);
+    let before = start - rng.millis(0, 500);
+    happens(before, What::Busy { host, lasts });
+    let lasts = rng.secs(4, 40);
+    let what = match rng.below(3) {
+        _ if is_down => What::Weather {
+            service: (calm + rng.of(&[1, 2])) % SERVICES.len(),
+            kind,
+            lasts: lasts * 3,
+        },
+        0 => What::Cut { host, lasts },
+        1 => What::Freeze { host, lasts },
+        _ => What::Unread { lasts: lasts / 4 },
+    };
+    happens(at - rng.millis(0, 200), what);
+}
+
+fn mail(rng: &mut Rng, at: Duration, users: usize) -> Mail {
     let is_bulk = rng.percent(50);
     Mail {
-        user: (!is_bulk).then(|| rng.below(SERVICES.len() * USERS)),
+        user: (!is_bulk).then(|| rng.below(users)),
         is_urgent: rng.percent(if is_bulk { 10 } else { 60 }),
         pace: (is_bulk && rng.percent(25)).then(|| u32::try_from(rng.between(1, 8)).unwrap()),
         later: rng.percent(20).then(|| at + rng.secs(1, 60)),
@@ -266,14 +361,14 @@ fn mail(rng: &mut Rng, at: Duration) -> Mail {
     }
 }
 
-fn fault(rng: &mut Rng, calm: usize) -> What {
+fn fault(rng: &mut Rng, calm: usize, users: usize) -> What {
     let host = rng.below(HOSTS);
     let lasts = match rng.below(3) {
         0 => rng.millis(50, 3_000),
         1 => rng.secs(2, 20),
         _ => rng.secs(10, 90),
     };
-    match rng.below(22) {
+    match rng.below(25) {
         0..3 => What::Crash { host, down: lasts },
         3 => What::Deploy { host },
         4 | 5 => What::Freeze { host, lasts },
@@ -307,8 +402,12 @@ fn fault(rng: &mut Rng, calm: usize) -> What {
             service: rng.below(SERVICES.len()),
         },
         17 => What::Expire {
-            user: rng.below(SERVICES.len() * USERS),
+            user: rng.below(users),
         },
+        18 | 19 => What::Unread {
+            lasts: rng.millis(500, 8_000),
+        },
+        20 => What::Busy { host, lasts },
         _ => What::Weather {
             service: (calm + rng.of(&[1, 2])) % SERVICES.len(),
             kind: weather(rng),

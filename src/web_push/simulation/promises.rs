@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 
 use super::ledger::wall;
-use super::plan::HOSTS;
+use super::plan::{FRONT, HOSTS};
 use super::push_services::WRITTEN;
 use super::world::{LEASE, REQUEST_TIMEOUT, World, true_time};
 use crate::broadcast::{BroadcastStatus, FinalOutcome};
@@ -15,6 +15,9 @@ use crate::store::{DeliveryLedger as _, MemoryStore};
 const BEGUN: Duration = Duration::from_secs(34);
 /// A due row is sent within this time although other replicas have faults, if the one that accepted it has none.
 const PROMPT: Duration = Duration::from_secs(20);
+/// The same where hints are the only way to learn of it in time: the replica that accepted it sends nothing, and the others have
+/// no fault.
+const HINTED: Duration = Duration::from_secs(6);
 /// A due row is sent within this time once there is no fault: a lease, a poll, and a request.
 const LATE: Duration = Duration::from_secs(130);
 
@@ -33,14 +36,10 @@ impl World {
                 self.broke(now, format_args!("{name} is neglected: {why}"));
             }
         }
-        for cast in 0..self.casts.len() {
-            let expected = self.casts[cast].expected.iter().copied();
-            for recipient in expected.collect::<Vec<_>>() {
-                let row = (cast, recipient);
-                if self.is_well(row) && self.is_late(row, now) {
-                    let name = self.row_name(row);
-                    self.broke(now, format_args!("{name} is late"));
-                }
+        for row in self.missing.iter().copied().collect::<Vec<_>>() {
+            if self.is_late(row, now) && self.is_well(row) {
+                let name = self.row_name(row);
+                self.broke(now, format_args!("{name} is late"));
             }
         }
     }
@@ -52,6 +51,11 @@ impl World {
         let could = |since, needs| self.longest_calm(lease.host, since, now) > needs;
         if !lease.is_known || self.crash_since(lease.host, lease.at).is_some() {
             return None;
+        }
+        if let Some(unread) = lease.unread_at
+            && could(unread, WRITTEN)
+        {
+            return Some("its subscription could not be read, and it is not given back");
         }
         // Timers stand still while the machine sleeps.
         let wait = match self.had_fault(lease.host, lease.at, now) {
@@ -80,12 +84,12 @@ impl World {
         let mail = cast.mail.map(|mail| &self.plan.mails[mail]);
         let paced = mail
             .and_then(|mail| mail.pace)
-            .map_or(0, |pace| self.recipients.len() as u64 / u64::from(pace) + 1);
+            .map_or(Duration::ZERO, |pace| self.paced(u64::from(pace)));
         let retried = entry.map_or(Duration::ZERO, |row| row.due);
         let service = self.recipients[row.1].service;
         let closed = self.closed[service].unwrap_or_default();
         let due = cast.due.max(retried).max(cast.resumed).max(closed);
-        let due = due + Duration::from_secs(paced);
+        let due = due + paced;
         if now > due.max(self.quiet_since()) + LATE {
             return true;
         }
@@ -93,23 +97,51 @@ impl World {
         if service != self.plan.calm {
             return false;
         }
-        // A replica with a fault may have claimed it.
+        // A replica that cannot send may have claimed it.
         let claims = entry.map_or(&[][..], |row| &row.claims);
         let is_held_up = claims
             .iter()
-            .any(|(host, at)| self.had_fault(*host, *at, now));
+            .any(|(host, at)| self.had_trouble(*host, *at, now));
         let accepted = cast.mail.and_then(|mail| self.accepted.get(&mail));
         accepted.is_some_and(|(_, host, at)| {
             let due = due.max(*at);
-            !is_held_up && now > due + PROMPT && !self.had_fault(*host, cast.due.min(*at), now)
+            let works = |host| !self.had_trouble(host, cast.due.min(*at), now);
+            let prompt = match *host {
+                // A broadcast that goes on after a pause is no news that stores give hints of.
+                FRONT if !cast.resumed.is_zero() => return false,
+                FRONT if paced.is_zero() => HINTED,
+                _ => PROMPT,
+            };
+            now > due + prompt && !is_held_up && self.is_told_of(*host, works)
         })
     }
 
-    /// Checks that the counts of every broadcast add up. Returns whether all of them are over.
+    /// How long the rows of a broadcast with this pace take to be written: a page has those of a quarter of a second, and takes
+    /// some calls to the store, one after the other.
+    fn paced(&self, pace: u64) -> Duration {
+        let recipients = self.recipients.len() as u64;
+        let pages = u32::try_from(recipients.div_ceil(pace.div_ceil(4))).unwrap();
+        let page = 6 * Duration::from_millis(self.plan.latency);
+        Duration::from_secs(recipients / pace + 1) + page * pages
+    }
+
+    /// Whether a replica that works knows of what this process has accepted: itself, or one that has had a hint.
+    fn is_told_of(&self, accepted_by: usize, works: impl Fn(usize) -> bool) -> bool {
+        match accepted_by {
+            FRONT => self.plan.has_hints && (0..HOSTS).all(works),
+            host => works(host),
+        }
+    }
+
+    /// Checks that the counts of every broadcast add up: of one that is over, once more at the end only. Returns whether all of
+    /// them are over.
     pub(super) fn count(&mut self, memory: &MemoryStore) -> bool {
         let now = self.now;
         let mut are_over = true;
         for cast in 0..self.casts.len() {
+            if self.casts[cast].is_counted {
+                continue;
+            }
             let id = self.casts[cast].id;
             let status = memory.status(id, wall(now)).now_or_never().unwrap();
             // Broadcasts are removed a week after their end.
@@ -118,6 +150,7 @@ impl World {
             };
             are_over &= self.is_over_but_for_strangers(cast, &status);
             self.check_counts(cast, &status);
+            self.casts[cast].is_counted = status.is_over();
         }
         are_over
     }
@@ -135,9 +168,8 @@ impl World {
             !matches!(outcome, FinalOutcome::Expired | FinalOutcome::Cancelled)
         };
         for outcome in FinalOutcome::ALL.iter().copied().filter(is_of_row) {
-            let rows = self.rows.range((cast, 0)..(cast + 1, 0));
-            let rows = rows.filter(|(_, row)| row.finished == Some(outcome));
-            let (counted, rows) = (counts.of(outcome), rows.count() as u64);
+            let rows = self.casts[cast].finished.get(&outcome);
+            let (counted, rows) = (counts.of(outcome), rows.copied().unwrap_or_default());
             if counted != rows {
                 let outcome = outcome.as_str();
                 self.broke(
@@ -159,7 +191,11 @@ impl World {
     }
 
     /// Checks what is promised once everything is over.
-    pub(super) fn conclude(&mut self) {
+    pub(super) fn conclude(&mut self, memory: &MemoryStore) {
+        for cast in &mut self.casts {
+            cast.is_counted = false;
+        }
+        self.count(memory);
         for mail in self.accepted.keys().copied().collect::<Vec<_>>() {
             if !self.casts.iter().any(|cast| cast.mail == Some(mail)) {
                 self.broke(
@@ -196,7 +232,7 @@ impl World {
         let was_short = deadline < cast.due + LEASE + REQUEST_TIMEOUT;
         let closed = self.closed[self.recipients[row.1].service];
         let was_held = cast.resumed.max(closed.unwrap_or_default()) > cast.due;
-        let had_fault = || (0..HOSTS).any(|host| self.had_fault(host, cast.due, deadline));
+        let had_fault = || (0..HOSTS).any(|host| self.had_trouble(host, cast.due, deadline));
         is_past && (was_short || was_held || had_fault())
     }
 }

@@ -5,11 +5,11 @@ use std::fmt;
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request as HttpRequest, Response, header};
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep, sleep_until};
 use tower_service::Service;
 
 use super::clock::HostClock;
@@ -26,12 +26,31 @@ const PAUSES_KNOWN: Duration = Duration::from_secs(7);
 pub(super) const WRITTEN: Duration = Duration::from_secs(4);
 
 /// The HTTP client of one replica.
-#[derive(Clone)]
 pub(super) struct Network {
-    pub(super) host: usize,
-    pub(super) life: u32,
-    pub(super) clock: Arc<HostClock>,
-    pub(super) world: Shared,
+    host: usize,
+    life: u32,
+    clock: Arc<HostClock>,
+    world: Shared,
+    /// The wait until it takes requests.
+    wait: Option<Pin<Box<Sleep>>>,
+}
+
+impl Network {
+    pub(super) fn new((host, life): (usize, u32), clock: &Arc<HostClock>, world: &Shared) -> Self {
+        Self {
+            host,
+            life,
+            clock: Arc::clone(clock),
+            world: Arc::clone(world),
+            wait: None,
+        }
+    }
+}
+
+impl Clone for Network {
+    fn clone(&self) -> Self {
+        Self::new((self.host, self.life), &self.clock, &self.world)
+    }
 }
 
 #[derive(Debug)]
@@ -60,15 +79,26 @@ impl Service<HttpRequest<PushBody>> for Network {
     type Error = ConnectionBroke;
     type Future = Answering;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        loop {
+            let until = self.world.lock().unwrap().busy[self.host];
+            if self.clock.true_now() >= until {
+                self.wait = None;
+                return Poll::Ready(Ok(()));
+            }
+            let wait = sleep_until(self.clock.instant(until));
+            let wait = self.wait.get_or_insert_with(|| Box::pin(wait));
+            ready!(wait.as_mut().poll(cx));
+            self.wait = None;
+        }
     }
 
     fn call(&mut self, request: HttpRequest<PushBody>) -> Self::Future {
-        let this = self.clone();
+        let (clock, world) = (Arc::clone(&self.clock), Arc::clone(&self.world));
         let (number, after, reply) = {
-            let mut world = this.world.lock().unwrap();
-            world.requested((this.host, this.life), &request, this.clock.true_now())
+            let by = (self.host, self.life);
+            let mut world = world.lock().unwrap();
+            world.requested(by, &request, clock.true_now())
         };
         Box::pin(async move {
             sleep(after).await;
@@ -77,9 +107,8 @@ impl Service<HttpRequest<PushBody>> for Network {
                 Reply::Broken => return Err(ConnectionBroke),
                 Reply::Status(status, wait) => (status, wait),
             };
-            let mut world = this.world.lock().unwrap();
-            world.answered(number, status, this.clock.true_now());
-            drop(world);
+            let now = clock.true_now();
+            world.lock().unwrap().answered(number, status, now);
             let mut response = Response::builder().status(status);
             if let Some(wait) = wait {
                 response = response.header(header::RETRY_AFTER, wait);
@@ -148,6 +177,7 @@ impl World {
         entry.requests += 1;
         if is_accepted {
             entry.accepted = Some(number);
+            self.missing.remove(&row);
             if self.recipients[recipient].service == self.plan.calm {
                 self.proven.get_or_insert(at);
             }

@@ -33,6 +33,8 @@ const P256DH: &str =
     "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
 /// Everything is over this long after the last fault: a pause lasts an hour at most.
 const OVER: Duration = Duration::from_secs(3 * 3600);
+/// A run is not shorter than this, so that there is a daily notification.
+const AT_LEAST: Duration = Duration::from_secs(180);
 /// The stretches of time between two looks at the counts.
 const COUNT_EVERY: u32 = 4;
 /// The pause of a caller whose call failed.
@@ -108,7 +110,7 @@ pub(super) fn simulate(plan: &Plan) -> Ended {
     run.hosts.clear();
     let mut world = run.world();
     if world.broken.is_none() {
-        world.conclude();
+        world.conclude(&run.around.memory);
     }
     Ended {
         broken: world.broken.take(),
@@ -128,7 +130,8 @@ impl Run {
             workers: Arc::default(),
         };
         let vapid_key = first_key(&around);
-        let hosts = (0..HOSTS).map(|number| Host::new(number, around.clone()));
+        let processes = HOSTS + usize::from(plan.has_front);
+        let hosts = (0..processes).map(|number| Host::new(number, around.clone()));
         let mut run = Self {
             plan: plan.clone(),
             rng: Rng::new(plan.seed ^ 0x0073_7465_7073),
@@ -163,7 +166,7 @@ impl Run {
         self.run_errands();
         self.steps += 1;
         let until = self.now + self.stretch();
-        let mut order: Vec<_> = (0..HOSTS).collect();
+        let mut order: Vec<_> = (0..self.hosts.len()).collect();
         self.rng.shuffle(&mut order);
         for host in order {
             self.hosts[host].run(self.now, until);
@@ -217,7 +220,7 @@ impl Run {
             return false;
         }
         let are_over = world.count(&self.around.memory);
-        let is_quiet = self.now > world.quiet_since() && self.now > Duration::from_secs(300);
+        let is_quiet = self.now > world.quiet_since() && self.now > AT_LEAST;
         let is_done = self.events == self.plan.events.len() && self.errands.is_empty();
         if !is_done || !is_quiet {
             return false;
@@ -266,6 +269,14 @@ impl Run {
             What::Cut { host, lasts } => {
                 world.fault(host, now, now + lasts);
                 world.cut[host] = now + lasts;
+            }
+            What::Busy { host, lasts } => {
+                world.trouble([host], (now, now + lasts));
+                world.busy[host] = now + lasts;
+            }
+            What::Unread { lasts } => {
+                world.trouble(0..HOSTS, (now, now + lasts));
+                world.unread = now + lasts;
             }
             What::Flaky { percent, lasts } => {
                 world.fault_of_all(now, now + lasts);
@@ -465,12 +476,7 @@ fn first_key(around: &Surroundings) -> VapidPublicKey {
         hints: Arc::clone(&around.hints),
         beats: None,
     };
-    let network = Network {
-        host: 0,
-        life: 0,
-        clock,
-        world: Arc::clone(&around.world),
-    };
+    let network = Network::new((0, 0), &clock, &around.world);
     let push = runtime.block_on(builder(database, network).build());
     push.unwrap().vapid_public_key()
 }

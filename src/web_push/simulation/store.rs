@@ -153,7 +153,22 @@ impl SubscriptionStore for Database {
         &self,
         which: &[SubscriptionRef],
     ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
-        plain!(self, self.memory.get(which))
+        let done = self.ask().await?;
+        let is_unread = self.now() < self.world().unread;
+        let reply = match is_unread {
+            true => Err(unavailable("the table cannot be read")),
+            false => self.memory.get(which).await,
+        };
+        let reply = self.reply(done, reply).await;
+        if reply.is_err() {
+            let by_key = |which: &SubscriptionRef| match which {
+                SubscriptionRef::Key(key) => Some(*key),
+                SubscriptionRef::Id(_) => None,
+            };
+            let keys: Vec<_> = which.iter().filter_map(by_key).collect();
+            self.world().unread(self.host, &keys, self.now());
+        }
+        reply
     }
 
     async fn page(
@@ -163,6 +178,9 @@ impl SubscriptionStore for Database {
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        if self.now() < self.world().unread {
+            return Err(unavailable("the table cannot be read"));
+        }
         plain!(self, self.memory.page(audience, after, limit, now))
     }
 
@@ -280,7 +298,7 @@ impl DeliveryLedger for Database {
         }
         let reply = self.reply(done, reply).await;
         if let Ok(claims) = &reply {
-            self.world().knows(claims);
+            self.world().knows(self.host, claims);
         }
         reply
     }

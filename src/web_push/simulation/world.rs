@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::plan::{HOSTS, Plan, SERVICES, Stranger, Weather};
+use super::plan::{PROCESSES, Plan, SERVICES, Stranger, Weather};
 use super::rng::Rng;
 use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
@@ -35,6 +35,8 @@ pub(super) struct World {
     pub(super) rows: BTreeMap<(usize, usize), Row>,
     /// Those that are not finished.
     pub(super) open: BTreeSet<(usize, usize)>,
+    /// The messages that users have to get, and whose push services have not accepted them yet.
+    pub(super) missing: BTreeSet<(usize, usize)>,
     pub(super) requests: Vec<Request>,
     /// The local dates on which the daily notification was fired.
     pub(super) fired: BTreeSet<i64>,
@@ -49,13 +51,23 @@ pub(super) struct World {
     /// The times of all weather so far.
     weathers: [Vec<(Duration, Duration)>; SERVICES.len()],
     /// Until when no call of a replica reaches the store.
-    pub(super) cut: [Duration; HOSTS],
+    pub(super) cut: [Duration; PROCESSES],
+    /// Until when the client of a replica takes no request.
+    pub(super) busy: [Duration; PROCESSES],
+    /// Until when the table of subscriptions cannot be read.
+    pub(super) unread: Duration,
     pub(super) flaky: (u64, Duration),
     /// When the process of each replica was killed, or had to end without writing everything.
-    pub(super) crashed: [Vec<Duration>; HOSTS],
+    pub(super) crashed: [Vec<Duration>; PROCESSES],
     pub(super) sluggish: (Duration, Duration),
     /// The times of faults that concern a replica, in the order of their beginnings.
-    faults: [Vec<(Duration, Duration)>; HOSTS],
+    faults: [Vec<(Duration, Duration)>; PROCESSES],
+    /// The times in which a replica could not send, though it had no fault: it has to give back what it has claimed.
+    troubles: [Vec<(Duration, Duration)>; PROCESSES],
+    /// The end of the last fault or trouble so far.
+    quiet_since: Duration,
+    /// The token of the last claim whose reply each replica had.
+    pub(super) last_claim: [u64; PROCESSES],
     /// The first promise that was broken.
     pub(super) broken: Option<String>,
     pub(super) trace: Vec<String>,
@@ -87,6 +99,10 @@ pub(super) struct Cast {
     pub(super) resumed: Duration,
     /// Users who have to get it.
     pub(super) expected: Vec<usize>,
+    /// The rows that are finished, by outcome.
+    pub(super) finished: BTreeMap<FinalOutcome, u64>,
+    /// Whether it was found to be over, with counts that add up.
+    pub(super) is_counted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -112,6 +128,8 @@ pub(super) struct Lease {
     pub(super) is_probe: bool,
     /// Whether the replica had the reply to its claim.
     pub(super) is_known: bool,
+    /// When the replica learned that the subscription of its row cannot be read.
+    pub(super) unread_at: Option<Duration>,
     /// The request that was made under it last.
     pub(super) request: Option<usize>,
 }
@@ -150,6 +168,7 @@ impl World {
             by_id: HashMap::new(),
             rows: BTreeMap::new(),
             open: BTreeSet::new(),
+            missing: BTreeSet::new(),
             requests: Vec::new(),
             fired: BTreeSet::new(),
             accepted: BTreeMap::new(),
@@ -158,11 +177,16 @@ impl World {
             proven: None,
             weather: [None; SERVICES.len()],
             weathers: [const { Vec::new() }; SERVICES.len()],
-            cut: [Duration::ZERO; HOSTS],
+            cut: [Duration::ZERO; PROCESSES],
+            busy: [Duration::ZERO; PROCESSES],
+            unread: Duration::ZERO,
             flaky: (0, Duration::ZERO),
-            crashed: [const { Vec::new() }; HOSTS],
+            crashed: [const { Vec::new() }; PROCESSES],
             sluggish: (Duration::ZERO, Duration::ZERO),
-            faults: [const { Vec::new() }; HOSTS],
+            faults: [const { Vec::new() }; PROCESSES],
+            troubles: [const { Vec::new() }; PROCESSES],
+            quiet_since: Duration::ZERO,
+            last_claim: [0; PROCESSES],
             broken: None,
             trace: Vec::new(),
             injected: 0,
@@ -184,14 +208,32 @@ impl World {
 
     /// Records a fault of a replica.
     pub(super) fn fault(&mut self, host: usize, from: Duration, to: Duration) {
-        self.faults[host].push((from, to + RECOVERY));
+        let end = to + RECOVERY;
+        let faults = &mut self.faults[host];
+        // In their order, as they are looked at.
+        let place = faults.partition_point(|fault| *fault <= (from, end));
+        faults.insert(place, (from, end));
+        self.quiet_since = self.quiet_since.max(end);
     }
 
     /// Records a fault of what all replicas use.
     pub(super) fn fault_of_all(&mut self, from: Duration, to: Duration) {
-        for host in 0..HOSTS {
+        for host in 0..PROCESSES {
             self.fault(host, from, to);
         }
+    }
+
+    /// Records a time in which replicas cannot send.
+    pub(super) fn trouble(
+        &mut self,
+        hosts: impl IntoIterator<Item = usize>,
+        (from, to): (Duration, Duration),
+    ) {
+        let end = to + RECOVERY;
+        for host in hosts {
+            self.troubles[host].push((from, end));
+        }
+        self.quiet_since = self.quiet_since.max(end);
     }
 
     /// Whether a fault concerned a replica at any time from `from` to `to`.
@@ -200,12 +242,16 @@ impl World {
         faults.any(|(begin, end)| *begin <= to && *end >= from)
     }
 
+    /// Whether a replica could not send at any time from `from` to `to`, or had a fault.
+    pub(super) fn had_trouble(&self, host: usize, from: Duration, to: Duration) -> bool {
+        let mut troubles = self.troubles[host].iter();
+        troubles.any(|(begin, end)| *begin <= to && *end >= from) || self.had_fault(host, from, to)
+    }
+
     /// The longest time without a fault of a replica between two moments.
     pub(super) fn longest_calm(&self, host: usize, from: Duration, to: Duration) -> Duration {
-        let mut faults = self.faults[host].clone();
-        faults.sort();
         let (mut calm, mut clear_from) = (Duration::ZERO, from);
-        for (begin, end) in faults {
+        for (begin, end) in self.faults[host].iter().copied() {
             if begin >= to {
                 break;
             }
@@ -221,10 +267,9 @@ impl World {
         crashes.find(|at| *at >= since)
     }
 
-    /// The end of the last fault of any replica.
-    pub(super) fn quiet_since(&self) -> Duration {
-        let ends = self.faults.iter().flatten().map(|(_, end)| *end);
-        ends.max().unwrap_or_default()
+    /// The end of the last fault or trouble of any replica.
+    pub(super) const fn quiet_since(&self) -> Duration {
+        self.quiet_since
     }
 
     /// Whether nothing but a fault of the replicas can keep this message from its recipient: since it was due, its push service
