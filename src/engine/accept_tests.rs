@@ -179,3 +179,18 @@ async fn a_deadline_counts_from_the_later_clock_while_clocks_disagree() {
         assert_eq!(status.unwrap().unwrap().deadline, ttl.deadline(later));
     }
 }
+
+/// The end of a broadcast is told by what was cancelled, also if its state before is not known.
+#[tokio::test]
+async fn recipients_are_counted_as_cancelled_by_the_first_call() {
+    let world = World::new().await;
+    subscribe(&world, "alice", 0..3).await;
+    let broadcast = Broadcast::to(Audience::user("alice"), Message::new("x"));
+    let id = world.engine.enqueue(broadcast).await.unwrap().broadcast;
+    let before = world.engine.status(id).await.unwrap();
+    let after = world.engine.cancel(id).await.unwrap();
+    for (before, cancelled) in [(&before, 3 + 2), (&None, 3 + 2), (&after, 0)] {
+        let counted = count_cancelled(before.as_ref(), after.as_ref(), 2);
+        assert_eq!(counted, cancelled, "{before:?}");
+    }
+}

@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use http::StatusCode;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use super::super::test_world::{START, TIMEOUT, World};
 use super::*;
 use crate::message::Ttl;
-use crate::store::{DeliveryLedger as _, Tally};
+use crate::store::{
+    DeliveryLedger as _, NewSubscription, SubscriptionLimits, SubscriptionStore as _, Tally,
+};
+use crate::subscription::Subscription;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -108,4 +112,32 @@ async fn refusals_of_strangers_close_no_gate_of_an_origin_that_has_accepted_mess
         let is_closed = gate.closed_at(world.engine.now()).is_some();
         assert_eq!(is_closed, accepted == 0);
     }
+}
+
+/// Each has a task with its message.
+#[tokio::test(start_paused = true)]
+async fn a_send_to_many_has_a_bounded_number_of_attempts() {
+    let world = World::with(1, TIMEOUT).await;
+    let first = world.subscriber().await;
+    let row = world.record(first).await;
+    for number in 0..IN_FLIGHT {
+        let subscription = Subscription::new(
+            format!("{}/{number}", row.subscription.endpoint().origin())
+                .parse()
+                .unwrap(),
+            *row.subscription.ua_public(),
+            row.subscription.auth().clone(),
+        );
+        let new = NewSubscription::new(subscription, row.vapid_key);
+        let limits = SubscriptionLimits::default();
+        world.store.upsert(&new, &limits, START).await.unwrap();
+    }
+    let _permit = world.gate(first).await.try_acquire().unwrap();
+    let mut send = std::pin::pin!(world.engine.send(&Audience::All, message(None)));
+    for _ in 0..10 {
+        assert!((&mut send).now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    let tasks = Handle::current().metrics().num_alive_tasks();
+    assert_eq!(tasks, IN_FLIGHT);
 }

@@ -94,6 +94,17 @@ mod tests {
     use super::super::test_world::{START, World};
     use super::*;
 
+    /// What panics may panic again and again.
+    #[tokio::test(start_paused = true)]
+    async fn an_expansion_that_panics_is_not_repeated_at_once() {
+        let mut expanding = Expanding::new(World::new().await.engine);
+        expanding.is_expected = false;
+        expanding.started = Some(Instant::now());
+        expanding.task.spawn(async { panic!("an expansion") });
+        assert_eq!(expanding.ended().await.unwrap().unwrap(), 0);
+        assert!(!expanding.is_due());
+    }
+
     /// The broadcast may have come after the expansion has listed those that there are.
     #[tokio::test(start_paused = true)]
     async fn a_hint_during_an_expansion_is_kept() {

@@ -38,6 +38,8 @@ pub(super) struct Pacer {
     wake: Instant,
     /// When to settle; `None` if there is nothing to settle.
     settle_by: Option<Instant>,
+    /// No settlement before this: the store is in trouble.
+    settle_from: Instant,
 }
 
 /// The work to come, as known after a step.
@@ -81,6 +83,7 @@ impl Pacer {
             is_slow: false,
             wake: now,
             settle_by: None,
+            settle_from: now,
         }
     }
 
@@ -99,7 +102,8 @@ impl Pacer {
         }
         let settles = self.is_settlement_due(unsettled, in_flight, now);
         let steps = self.is_step_due(in_flight, ended_lately, now);
-        if self.is_slow && unsettled > 0 && in_flight > 0 && (settles || steps) {
+        let may_settle = unsettled > 0 && now >= self.settle_from;
+        if self.is_slow && may_settle && in_flight > 0 && (settles || steps) {
             self.settle_by = None;
             return (true, true);
         }
@@ -157,10 +161,13 @@ impl Pacer {
         }
     }
 
-    /// Whether to settle now: a batch is full, has waited long enough, or no attempt is in flight that could join it.
+    /// Whether to settle now: a batch is full, has waited long enough, or no attempt is in flight that could join it. After a
+    /// failure none of these is a reason before [`STORE_PAUSE`] is over.
     fn is_settlement_due(&mut self, unsettled: usize, in_flight: usize, now: Instant) -> bool {
         let is_late = self.settle_by.is_some_and(|by| by <= now);
-        let is_due = unsettled > 0 && (is_late || in_flight == 0 || unsettled >= SETTLE_AT);
+        let is_due = unsettled > 0
+            && now >= self.settle_from
+            && (is_late || in_flight == 0 || unsettled >= SETTLE_AT);
         if is_due {
             self.settle_by = None;
         }
@@ -175,6 +182,7 @@ impl Pacer {
         self.rested = self.wake;
         self.is_slow = false;
         self.settle_by = Some(self.wake);
+        self.settle_from = self.wake;
     }
 }
 

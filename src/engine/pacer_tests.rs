@@ -149,7 +149,10 @@ fn a_failed_settlement_puts_off_the_next_step_by_a_second() {
     pacer.settle_soon(5, start);
     assert_eq!(pacer.next(), start + STORE_PAUSE);
     assert!(!pacer.is_step_due(1, 0, start + STORE_PAUSE - MILLI));
-    assert!(!pacer.is_settlement_due(5, 1, start + STORE_PAUSE - MILLI));
+    for (unsettled, in_flight) in [(5, 1), (5, 0), (SETTLE_AT, 900)] {
+        let early = start + STORE_PAUSE - MILLI;
+        assert!(!pacer.is_settlement_due(unsettled, in_flight, early));
+    }
     assert!(pacer.is_step_due(1, 0, start + STORE_PAUSE));
     assert!(pacer.is_settlement_due(5, 1, start + STORE_PAUSE));
 }
@@ -225,4 +228,14 @@ fn a_step_and_a_settlement_share_a_transaction_that_takes_long() {
         assert_eq!(due, (true, together), "{took:?}: a full batch");
         assert_eq!(pacer.due(0, 9, 0, start), (false, false));
     }
+    // The pause of a store in trouble is kept, whatever its last step took.
+    pacer.settlement_failed(start);
+    assert_eq!(pacer.due(SETTLE_AT, 900, 0, start), (false, false));
+    // A step in between, as for new work, takes no settlement with it.
+    pacer.stepped(LONGEST, 5 * MILLI, start + 100 * MILLI);
+    let due = pacer.due(SETTLE_AT, 900, 0, start + 130 * MILLI);
+    assert_eq!(due, (false, true));
+    assert_eq!(pacer.next(), start + STORE_PAUSE);
+    let after = start + STORE_PAUSE;
+    assert!(pacer.due(SETTLE_AT, 900, 0, after).0, "and no longer");
 }

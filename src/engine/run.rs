@@ -199,6 +199,7 @@ async fn step(
         next_due,
     };
     let longest = worker.chores.pause(engine.poll_interval, now);
+    let longest = worker.longest_pause(longest, now);
     (outlook.pause(longest, now), settled)
 }
 

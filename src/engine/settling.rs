@@ -162,9 +162,34 @@ impl Settling {
             size = self.settlements.len();
             self.engine.signals.settled.notify_waiters();
         }
-        if !self.released.is_empty() {
-            self.engine.ledger.release(&self.released, now).await?;
-            self.released.clear();
+        self.write_released(now).await
+    }
+
+    /// Gives rows back. One that the store cannot read keeps no other from it.
+    async fn write_released(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let mut size = self.released.len();
+        while !self.released.is_empty() {
+            let part = &self.released[..size.min(self.released.len())];
+            let given_back = part.len();
+            match self.engine.ledger.release(part, now).await {
+                Ok(()) => drop(self.released.drain(..given_back)),
+                Err(error) if error.kind() == StoreErrorKind::Corrupt && given_back > 1 => {
+                    size = given_back / 2;
+                    continue;
+                }
+                Err(error) if error.kind() == StoreErrorKind::Corrupt => {
+                    let token = self.released.remove(0);
+                    observe::event!(
+                        ERROR,
+                        broadcast = %token.broadcast,
+                        error = %observe::causes(&error),
+                        "a row cannot be given back: it is sent when its lease ends"
+                    );
+                    let _ = (token, error);
+                }
+                Err(error) => return Err(error),
+            }
+            size = self.released.len();
         }
         Ok(())
     }

@@ -407,6 +407,16 @@ impl Worker {
         Ok(())
     }
 
+    /// The longest pause before the next step, at most `longest`. Attempts in flight may wait for a permit or the client, and have
+    /// to know of the pauses of other replicas when they begin.
+    pub(super) fn longest_pause(&self, longest: Duration, now: Timestamp) -> Duration {
+        let read = self.pauses_read.filter(|_| !self.attempts.is_empty());
+        read.map_or(longest, |read| {
+            let left = Engine::PAUSES_KEPT.saturating_sub(now.since(read));
+            longest.min(left.max(STORE_PAUSE))
+        })
+    }
+
     /// Waits until attempts end; `None` if none is in flight.
     ///
     /// # Cancel safety

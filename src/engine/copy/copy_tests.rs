@@ -189,6 +189,25 @@ async fn a_row_that_one_side_deleted_is_deleted_or_stays_deleted() {
     assert!(world.pass().await.is_unchanged());
 }
 
+/// More than the journal is asked for at once. One that stayed there has unsubscribed at the target.
+#[tokio::test]
+async fn a_range_that_the_source_has_lost_is_copied_in_parts() {
+    let rows = 5 * PAGE;
+    let world = World::with_rows(rows).await;
+    world.pass().await;
+    let mut numbers: Vec<_> = (0..rows).collect();
+    numbers.sort_by_key(|number| endpoint(*number).key());
+    let stays = numbers.remove(10);
+    for number in &numbers[..2 * PAGE + 9] {
+        unsubscribe(&world.from, *number).await;
+    }
+    unsubscribe(&world.to, stays).await;
+    let report = world.pass().await;
+    assert_eq!((report.deleted, report.left_out), (2 * PAGE as u64 + 9, 1));
+    assert_eq!(row(&world.to, stays).await, None);
+    assert!(world.pass().await.is_unchanged());
+}
+
 #[tokio::test]
 async fn the_later_registration_stays() {
     let world = World::with_rows(4).await;
@@ -804,6 +823,32 @@ async fn what_changes_after_a_pass_that_stopped_comes_along_and_reverts_nothing(
     assert!(row(&world.to, 9).await.is_some());
 }
 
+/// It is in no page of the source any more, and in no journal but that of what was about to be written.
+#[tokio::test]
+async fn what_is_assigned_after_a_pass_that_stopped_stays_though_the_row_is_retired() {
+    let world = World::with_rows(1).await;
+    let mut copy = world.copy();
+    copy.to.subscriptions = Arc::new(Failing {
+        store: world.to.clone(),
+        pages: AtomicUsize::new(0),
+        loses_answers: true,
+        reads: true,
+    });
+    copy.pass(|_| {}).await.unwrap_err();
+    assign(&world.to, 0, "bob").await;
+    let retire = Change::Retire {
+        key: endpoint(0).key(),
+        reason: RetireReason::Gone,
+        observed_at: at(1),
+        failure: Failure::new(Some(410), None),
+    };
+    world.from.apply(&[retire], at(2)).await.unwrap();
+    world.pass().await;
+    let row = row(&world.to, 0).await.unwrap();
+    assert_eq!(row.principal, Some("bob".into()));
+    assert!(row.retired.is_some(), "{row:?}");
+}
+
 /// Each time after it has recorded what it is about to write.
 #[tokio::test]
 async fn a_pass_that_stops_twice_on_one_page_knows_all_that_the_target_may_have() {
@@ -972,6 +1017,27 @@ async fn a_row_whose_id_changes_keeps_its_notifications_when_the_pass_stops() {
     world.pass().await;
     assert_eq!(hours(&world.to, other).await, [0; 0]);
     assert_eq!(hours(&world.to, id).await, [8]);
+}
+
+/// Those that it has are its own.
+#[tokio::test]
+async fn an_id_is_given_the_types_that_it_does_not_have() {
+    use NotifyType::{DailyCheck, DirectNotification};
+    let world = World::new();
+    let [former, id] = [SubscriptionId::random(), SubscriptionId::random()];
+    for schedule in [
+        daily(former, DailyCheck, 7),
+        daily(former, DirectNotification, 8),
+        daily(id, DailyCheck, 9),
+    ] {
+        world.to.put_schedule(&schedule).await.unwrap();
+    }
+    let given = world.copy().ledgers().give(former, id).await.unwrap();
+    let missing = daily(id, DirectNotification, 8).name();
+    assert!(given.iter().map(Schedule::name).eq([missing]));
+    let mut hours = hours(&world.to, id).await;
+    hours.sort_unstable();
+    assert_eq!(hours, [8, 9]);
 }
 
 #[tokio::test]

@@ -39,3 +39,24 @@ impl CopyReport {
         self.written == 0 && self.deleted == 0 && self.schedules == 0 && self.vapid_keys == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_counts() {
+        let changes: [fn(&mut CopyReport); 4] = [
+            |report| report.written = 1,
+            |report| report.deleted = 1,
+            |report| report.schedules = 1,
+            |report| report.vapid_keys = 1,
+        ];
+        for change in changes {
+            let mut report = CopyReport::default();
+            assert!(report.is_unchanged());
+            change(&mut report);
+            assert!(!report.is_unchanged(), "{report:?}");
+        }
+    }
+}

@@ -280,3 +280,38 @@ fn full(row: ImportedSubscription, error: StoreError) -> Result<Taken, StoreErro
 fn panicked(error: impl Into<BoxError>) -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable, error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::subscription::{AuthSecret, Subscription, SubscriptionId, UaPublicKey};
+
+    const P256DH: &str =
+        "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
+
+    fn row(number: usize, id: Option<SubscriptionId>) -> ImportedSubscription {
+        let endpoint = format!("https://updates.push.services.mozilla.com/{number}");
+        let auth = AuthSecret::from_bytes(&[1; AuthSecret::LEN]).unwrap();
+        let keys = UaPublicKey::parse(P256DH).unwrap();
+        let subscription = Subscription::new(endpoint.parse().unwrap(), keys, auth);
+        let mut row = ImportedSubscription::new(subscription);
+        row.id = id;
+        row
+    }
+
+    #[test]
+    fn a_page_names_the_endpoints_and_the_ids_of_its_rows() {
+        let [id, other] = [1, 2].map(|octet| SubscriptionId::from_bytes([octet; 16]));
+        let mut page = Page::default();
+        page.push(row(1, Some(id)));
+        for (number, id, is_named) in [
+            (1, None, true),
+            (1, Some(other), true),
+            (2, Some(id), true),
+            (2, Some(other), false),
+            (2, None, false),
+        ] {
+            assert_eq!(page.names(&row(number, id)), is_named, "{number} {id:?}");
+        }
+    }
+}

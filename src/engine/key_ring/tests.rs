@@ -377,6 +377,23 @@ async fn a_key_in_the_clear_is_refused_except_by_the_start_that_encrypts_it() {
     ring(&table, converting).await.unwrap();
 }
 
+/// While this setting is on, anyone with write access to the table can add a key of their own.
+#[cfg(all(feature = "tracing", any(feature = "api", feature = "sqlite")))]
+#[test]
+fn each_start_that_trusts_keys_in_the_clear_warns() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.build().unwrap();
+    let table = Arc::new(Table::default());
+    for (seals, lines) in [(false, 0), (true, 1), (true, 1), (false, 0)] {
+        let log = crate::observe::logged(|| {
+            let ring = ring(&table, keks(&[1]).seal_clear_keys(seals));
+            runtime.block_on(ring).unwrap();
+        });
+        let warned = log.lines().filter(|line| line.contains("SEAL_CLEAR_KEYS"));
+        assert_eq!(warned.count(), lines, "{log}");
+    }
+}
+
 #[tokio::test]
 async fn a_running_process_never_trusts_a_planted_key() {
     // Also by a process that was started to encrypt keys in the clear.
