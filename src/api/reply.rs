@@ -74,4 +74,15 @@ mod tests {
             assert_eq!(reply.headers()[CACHE_CONTROL], "no-store");
         }
     }
+
+    /// It would be the length of the file (RFC 9110 section 8.6), and the body of this reply is empty.
+    #[test]
+    fn what_is_not_modified_has_no_length() {
+        for method in [Method::GET, Method::HEAD] {
+            let mut reply = text("".into());
+            *reply.status_mut() = StatusCode::NOT_MODIFIED;
+            let reply = finished(reply, &method);
+            assert!(!reply.headers().contains_key(CONTENT_LENGTH), "{method}");
+        }
+    }
 }

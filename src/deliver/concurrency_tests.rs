@@ -70,13 +70,15 @@ fn it_doubles_up_to_six_hundred_and_then_grows_by_one() {
 #[test]
 fn answers_of_which_some_are_as_quick_as_before_do_not_stop_the_growth() {
     let mut origin = Origin::new(1, 1000);
+    // The time at little load.
+    origin.round(1, Reply::Accepted);
     for _ in 0..200 {
         let limit = origin.limit.limit();
         origin.limit.begins(origin.now);
         let began = origin.now;
         origin.now += RTT * 2;
         for in_flight in 1..=limit {
-            let is_quick = in_flight % 16 == 0;
+            let is_quick = in_flight % 4 == 0;
             let sample = Sample {
                 began: if is_quick { began + RTT } else { began },
                 ended: origin.now,
@@ -137,8 +139,11 @@ fn it_falls_back_to_the_first_limit_while_it_is_not_used_and_no_further() {
     let mut origin = Origin::new(1, 1000);
     while origin.full(Reply::Accepted) < 100 {}
     origin.now += Concurrency::UNUSED;
-    origin.limit.begins(origin.now);
-    assert!((50..60).contains(&origin.limit.limit()));
+    // Once, however many requests begin then.
+    for _ in 0..3 {
+        origin.limit.begins(origin.now);
+        assert!((50..60).contains(&origin.limit.limit()));
+    }
     origin.now += Concurrency::UNUSED * 10;
     origin.limit.begins(origin.now);
     assert_eq!(origin.limit.limit(), 8);
@@ -148,6 +153,20 @@ fn it_falls_back_to_the_first_limit_while_it_is_not_used_and_no_further() {
         rounds += 1;
     }
     assert!(rounds <= 8, "{rounds}");
+
+    // So it is after a loss, above which it grew by one in each round.
+    let mut grown = Origin::new(1, 1000);
+    while grown.full(Reply::Accepted) < 64 {}
+    grown.full(Reply::Lost);
+    while grown.full(Reply::Accepted) < 80 {}
+    grown.now += Concurrency::UNUSED * 10;
+    grown.limit.begins(grown.now);
+    assert_eq!(grown.limit.limit(), 8);
+    let mut rounds = 0;
+    while grown.full(Reply::Accepted) < 60 {
+        rounds += 1;
+    }
+    assert!(rounds <= 10, "{rounds}");
 
     let mut low = Origin::new(1, 1000);
     while low.full(Reply::Lost) > 1 {}
@@ -279,4 +298,77 @@ fn an_origin_that_is_slow_for_long_is_measured_again() {
     }
     assert!(limits.contains(&Latency::UNLOADED), "{limits:?}");
     assert!(*limits.last().unwrap() > limits[1] + 20, "{limits:?}");
+}
+
+/// One quick or slow answer is no time at little load.
+#[test]
+fn an_origin_is_measured_by_four_answers() {
+    let mut origin = Origin::new(1, 1000);
+    for _ in 0..5 {
+        origin.full(Reply::Accepted);
+    }
+    while !origin.limit.latency.measures() {
+        let limit = origin.limit.limit();
+        origin.round_of(limit, Reply::Accepted, RTT * 2);
+    }
+    for answer in 1..=4 {
+        origin.round_of(1, Reply::Accepted, RTT * 2);
+        assert_eq!(origin.limit.latency.measures(), answer < 4, "{answer}");
+    }
+}
+
+/// Half of a millisecond is no sign of a queue.
+#[test]
+fn answers_of_a_millisecond_that_take_one_more_do_not_stop_the_growth() {
+    let mut origin = Origin::new(1, 1000);
+    let (near, loaded) = (Duration::from_millis(1), Duration::from_micros(2100));
+    origin.round_of(1, Reply::Accepted, near);
+    let mut rounds = 0;
+    while origin.limit.limit() < 600 {
+        let limit = origin.limit.limit();
+        origin.round_of(limit, Reply::Accepted, loaded);
+        rounds += 1;
+    }
+    assert!(rounds <= 12, "{rounds}");
+}
+
+/// By a quarter, and not below the first limit.
+#[test]
+fn the_first_growth_ends_a_quarter_lower() {
+    let mut origin = Origin::new(1, 1000);
+    origin.round(1, Reply::Accepted);
+    let before = origin.full(Reply::Accepted);
+    assert!((11..=15).contains(&before), "{before}");
+    origin.limit.begins(origin.now);
+    let sample = Sample {
+        began: origin.now,
+        ended: origin.now + RTT * 10,
+        in_flight: before,
+        at_end: before,
+        reply: Reply::Accepted,
+    };
+    // All of the last round were quick, and so was the first of this one.
+    while origin.limit.doubles {
+        origin.limit.on_sample(&sample, 0.0);
+    }
+    let after = origin.limit.limit();
+    assert!((9..=11).contains(&after), "{before} {after}");
+}
+
+#[test]
+fn the_shortest_time_is_that_of_at_least_half_of_those_in_flight() {
+    let [quick, slow] = [1, 2].map(Duration::from_millis);
+    let mut round = Round::default();
+    assert_eq!(round.shortest(quick, 40), quick);
+    // Those of the next round, which stand beside it.
+    for _ in 0..20 {
+        assert_eq!(round.shortest(slow, 40), quick);
+    }
+    assert_eq!(round.shortest(slow, 40), slow);
+    // One in the middle of a round counts for the rest of it and for the next one.
+    assert_eq!(round.shortest(quick, 40), quick);
+    for _ in 0..18 + 20 {
+        assert_eq!(round.shortest(slow, 40), quick);
+    }
+    assert_eq!(round.shortest(slow, 40), slow);
 }

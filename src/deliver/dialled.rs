@@ -265,6 +265,18 @@ mod tests {
         assert!(waiting.now_or_never().is_some());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn after_a_response_none_waits_for_the_turn_of_another() {
+        let dialled = Dialled::new();
+        let authority = Authority::from_static("push.example.com");
+        dialled.failed(&authority);
+        let _turn = dialled.turn(&authority).await.unwrap();
+        let mut waiting = pin!(dialled.turn(&authority));
+        assert!(waiting.as_mut().now_or_never().is_none(), "one at a time");
+        dialled.answered(&authority);
+        assert!(waiting.now_or_never().is_some());
+    }
+
     /// The error of a dial before the last response is not one of those that failed since.
     #[tokio::test(start_paused = true)]
     async fn those_that_wait_get_no_error_from_before_a_response() {

@@ -442,6 +442,23 @@ mod tests {
         assert!(error.source().is_some());
     }
 
+    /// Whatever a push service writes, it has answered.
+    #[test]
+    fn no_response_is_taken_for_a_request_that_was_not_sent() {
+        for reason in [LOCAL, TOO_LATE, NOT_BEGUN] {
+            let verdict = Verdict {
+                outcome: Outcome::Gone,
+                reason: Some(reason.into()),
+                retry_after: None,
+            };
+            let headers = HeaderMap::new();
+            let gone = StatusCode::GONE;
+            let error = DeliveryError::answered(PushService::Other, gone, &headers, verdict);
+            assert_eq!(error.reason(), Some(reason));
+            assert!(!error.is_unasked(), "{reason}");
+        }
+    }
+
     #[test]
     fn debug_shows_neither_location_nor_other_headers() {
         let mut headers = HeaderMap::new();

@@ -524,3 +524,30 @@ fn broken_connections_and_old_failures_change_nothing() {
         4
     );
 }
+
+#[test]
+fn losses_of_four_rows_within_two_seconds_are_the_origins() {
+    let at_every = |millis: u64| {
+        let (mut losses, mut now) = (Losses::default(), Instant::now());
+        (0..8).any(|number| {
+            now += Duration::from_millis(millis);
+            losses.is_the_origins(&row(number, true), now)
+        })
+    };
+    assert!(at_every(600));
+    assert!(
+        !at_every(800),
+        "the first of four is older than two seconds"
+    );
+}
+
+/// A client can subscribe any number of rows that their push service limits.
+#[test]
+fn of_many_rows_the_latest_sixteen_are_told_apart() {
+    let (mut losses, now) = (Losses::default(), Instant::now());
+    for number in 0..200 {
+        losses.is_the_origins(&row(number, false), now);
+    }
+    assert_eq!(losses.rows.len(), 16);
+    assert_eq!(losses.rows[0].key, row(184, false).key);
+}

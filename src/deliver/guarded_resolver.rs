@@ -353,6 +353,28 @@ mod tests {
         );
     }
 
+    /// A resolver that could not even ask.
+    #[derive(Debug)]
+    struct WithoutThreads;
+
+    #[async_trait]
+    impl Resolver for WithoutThreads {
+        async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
+            let error = LocalError::from(Lack::LookupThreads);
+            Err(ResolveError::new(ResolveErrorKind::Temporary, error))
+        }
+    }
+
+    /// Operators are told what to look for.
+    #[tokio::test]
+    async fn a_lack_of_threads_is_no_fault_of_the_resolver() {
+        let policy = EndpointPolicy::public_hosts();
+        let guarded = GuardedResolver::new(Arc::new(WithoutThreads), policy);
+        let error = guarded.look_up("push.example.com").await.unwrap_err();
+        let local = find_source::<LocalError>(error.as_ref()).unwrap();
+        assert_eq!(local.lack(), Lack::LookupThreads);
+    }
+
     #[tokio::test]
     async fn a_local_name_is_no_evidence_that_the_resolver_works() {
         let (names, _) = Names::of([("a.localhost", &["127.0.0.1"])]);

@@ -1,4 +1,5 @@
-//! Which waits for a stream are a delay of the request, and which are due to the load on the server.
+//! What the pool keeps of an origin and its connections. Which waits for a stream are a delay of the request, and which are due
+//! to the load on the server.
 
 use futures_util::FutureExt as _;
 use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
@@ -158,4 +159,66 @@ async fn the_wait_for_the_end_of_a_trial_is_a_delay() {
         }
         assert_eq!(second.await.unwrap().delay(), SECOND, "{is_answered}");
     }
+}
+
+/// Endpoints name any number of hosts.
+#[tokio::test]
+async fn an_origin_without_connections_and_requests_is_forgotten() {
+    let origin = Tested::new();
+    assert!(origin.pool.0.lock().contains_key(&origin.authority));
+    origin
+        .pool
+        .0
+        .change(&origin.authority, |origin| origin.opened(None));
+    assert!(origin.pool.0.lock().is_empty());
+}
+
+/// The pause after a further connection that could not be opened is for further ones.
+#[tokio::test(start_paused = true)]
+async fn an_origin_whose_connections_take_no_more_streams_gets_another_one_at_once() {
+    let mut origin = Tested::new();
+    origin.connect().await;
+    let mut used = origin.wait().await.await.unwrap();
+    used.answered();
+    let (sender, _permit) = oneshot::channel();
+    let waiting = Waiting {
+        sender,
+        since: Instant::now(),
+        avoided: None,
+        runtime: Handle::current(),
+    };
+    origin.change(|origin, id| {
+        origin.is_opening = false;
+        origin.put_off_further();
+        origin.waiting.push_back(waiting);
+        assert!(origin.opens_on().is_none(), "it has one");
+        origin.find(id).unwrap().retire();
+        assert!(origin.opens_on().is_some());
+        origin.is_opening = true;
+    });
+}
+
+#[tokio::test]
+async fn of_a_connections_responses_the_first_one_alone_ends_the_pause_before_the_next_connection()
+{
+    let mut origin = Tested::new();
+    origin.connect().await;
+    let mut permit = origin.wait().await.await.unwrap();
+    let dialled = origin.pool.0.shared().dialled.clone();
+    dialled.failed(&origin.authority);
+    permit.answered();
+    assert_eq!(dialled.not_before(&origin.authority), None);
+    // Another connection, whose failures say more than what an old one still does.
+    dialled.failed(&origin.authority);
+    permit.answered();
+    assert!(dialled.not_before(&origin.authority).is_some());
+}
+
+/// The pool, which is locked when it finds that no one takes a stream, returns it itself.
+#[tokio::test]
+async fn a_permit_that_is_forgotten_does_not_return_its_stream() {
+    let mut origin = Tested::new();
+    origin.connect().await;
+    origin.wait().await.await.unwrap().forget();
+    origin.change(|origin, id| assert_eq!(origin.find(id).unwrap().streams, 1));
 }

@@ -102,6 +102,8 @@ fn local(error: LocalError) -> ResolveError {
 mod tests {
     use std::sync::mpsc;
 
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::deliver::error::find_source;
 
@@ -141,6 +143,28 @@ mod tests {
         assert!(!is_local(&error), "{error:?}");
         for host in ["push.example.net", "fcm.googleapis.com"] {
             assert_eq!(threads.run(host, || 1).await.unwrap(), 1, "{host}");
+        }
+    }
+
+    /// The caller has a limit of its own on a lookup, after which the next one would take one more thread.
+    #[tokio::test(start_paused = true)]
+    async fn a_lookup_that_hangs_keeps_its_thread_after_its_caller_is_gone() {
+        let threads = LookupThreads::new(64);
+        let (sender, receiver) = mpsc::sync_channel::<()>(0);
+        let receiver = Arc::new(std::sync::Mutex::new(receiver));
+        for _ in 0..LookupThreads::PER_DOMAIN {
+            let receiver = Arc::clone(&receiver);
+            let lookup = move || receiver.lock().unwrap().recv();
+            let hanging = threads.run("h.silent.example", lookup);
+            assert!(hanging.now_or_never().is_none());
+        }
+        assert!(threads.run("h.silent.example", || ()).await.is_err());
+        drop(sender);
+        // The threads end in their own time.
+        let began = std::time::Instant::now();
+        while threads.run("h.silent.example", || ()).await.is_err() {
+            assert!(began.elapsed() < Duration::from_secs(60));
+            thread::yield_now();
         }
     }
 

@@ -122,3 +122,24 @@ fn a_quota_that_was_used_up_early_is_spread_over_its_time() {
     let target = pace.target().unwrap();
     assert!((900.0..1000.0).contains(&target), "{target}");
 }
+
+#[test]
+fn what_is_remembered_has_a_bound_however_much_is_accepted() {
+    let (mut accepted, start) = (Accepted::default(), Instant::now());
+    for milli in 0..100_000 {
+        accepted.count(start + Duration::from_millis(milli));
+    }
+    assert!(accepted.buckets.len() <= 520, "{}", accepted.buckets.len());
+}
+
+#[test]
+fn the_rate_is_that_of_the_last_second() {
+    let (mut accepted, start) = (Accepted::default(), Instant::now());
+    let at = |milli| start + Duration::from_millis(milli);
+    for number in 0..400 {
+        accepted.count(at(number * 10));
+    }
+    // Nothing for half of a second, as between two batches.
+    let (rate, is_guess) = accepted.per_second(at(4_500));
+    assert!(!is_guess && (45.0..65.0).contains(&rate), "{rate}");
+}

@@ -120,6 +120,12 @@ mod tests {
         assert_eq!(Ttl::from_secs(u64::MAX).as_secs(), 2_147_483_648);
     }
 
+    #[test]
+    fn it_is_written_in_seconds() {
+        assert_eq!(Ttl::from_secs(300).to_string(), "300");
+        assert_eq!(Ttl::MAX.to_string(), "2147483648");
+    }
+
     const DUE: Timestamp = Timestamp::from_secs(1_000);
 
     #[test]

@@ -15,3 +15,23 @@ impl PushService {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_a_subscriber_chose_hold_nobody_up_for_a_day() {
+        for service in [PushService::Meta, PushService::Other] {
+            assert_eq!(service.longest_wait(), Duration::from_secs(3_600));
+        }
+        for service in [
+            PushService::Fcm,
+            PushService::Mozilla,
+            PushService::Apple,
+            PushService::Wns,
+        ] {
+            assert_eq!(service.longest_wait(), Duration::from_secs(86_400));
+        }
+    }
+}

@@ -13,6 +13,7 @@ mod postgres;
 mod probing;
 mod redis;
 mod round_trips;
+mod rules;
 mod sqlite;
 #[cfg(unix)]
 mod sqlite_at_rest;

@@ -18,10 +18,10 @@ use tower_web_push::store::{
     BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken,
     Claims, CountFilter, Cursor, DayCount, DeliveryLedger, Erased, Expansion, FailureSample, Fired,
     Firing, LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription, Opened,
-    OutboxEntry, PageWrite, Pause, PortableStore, Pruned, ScheduleStore, Settled, Settlement,
-    StoreError, StoreErrorKind, StoredVapidKey, SubscriptionFilter, SubscriptionLimits,
-    SubscriptionPage, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Unreachable,
-    Upserted, VapidKeyStore,
+    OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause, PortableStore,
+    Pruned, ScheduleStore, Settled, Settlement, StoreError, StoreErrorKind, StoredVapidKey,
+    SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef,
+    SubscriptionStore, Tally, Unreachable, Upserted, VapidKeyStore,
 };
 use tower_web_push::subscription::{EndpointKey, Origin, SubscriptionId};
 use tower_web_push::vapid::{KeyId, SealedVapidKey};
@@ -38,7 +38,10 @@ pub(crate) struct TamperedStore {
     server_time: Mutex<Option<Timestamp>>,
     disk: Disk,
     is_one_store: AtomicBool,
+    /// No row of this recipient can be given back.
+    damaged: Mutex<Option<EndpointKey>>,
     has_outbox: AtomicBool,
+    outbox: Mutex<Vec<OutboxEntry>>,
     hints: Arc<Notify>,
 }
 
@@ -126,6 +129,11 @@ impl TamperedStore {
         *self.failing.lock().unwrap() = Some((call, kind));
     }
 
+    /// Makes it impossible to give back rows of this recipient.
+    pub(crate) fn damage(&self, recipient: EndpointKey) {
+        *self.damaged.lock().unwrap() = Some(recipient);
+    }
+
     /// Loses the answers of all calls of one name from now on, or none: they are done, and fail.
     pub(crate) fn lose_answers(&self, call: impl Into<Option<&'static str>>) {
         *self.losing.lock().unwrap() = call.into();
@@ -139,6 +147,12 @@ impl TamperedStore {
     /// Has an outbox from now on, which is empty.
     pub(crate) fn open_outbox(&self) {
         self.has_outbox.store(true, Ordering::Relaxed);
+    }
+
+    /// Puts an entry into the outbox, which stays there.
+    pub(crate) fn write_entry(&self, entry: OutboxEntry) {
+        self.open_outbox();
+        self.outbox.lock().unwrap().push(entry);
     }
 
     /// Gives the worker a hint, as another process does.
@@ -260,7 +274,6 @@ tampered! { DeliveryLedger:
     enqueue_page(broadcast: BroadcastId, expected: &Cursor, rows: &[NewDelivery], next: &Cursor, now: Timestamp) -> PageWrite;
     claim(request: &ClaimRequest, now: Timestamp) -> Claims;
     settle(rows: &[(ClaimToken, Settlement)], now: Timestamp) -> Vec<Settled>;
-    release(tokens: &[ClaimToken], now: Timestamp) -> ();
     cancel(broadcast: BroadcastId, now: Timestamp) -> Option<BroadcastStatus>;
     hold(broadcast: BroadcastId, is_held: bool, now: Timestamp) -> Option<BroadcastStatus>;
     erase(user: &Principal, subscriptions: &[SubscriptionRecord], now: Timestamp) -> Erased;
@@ -277,6 +290,19 @@ tampered! { DeliveryLedger:
     next_due(now: Timestamp) -> Option<Timestamp>;
     stats(now: Timestamp) -> LedgerStats;
     {
+        async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
+            self.answers("release").await;
+            self.check("release")?;
+            if let Some(damaged) = *self.damaged.lock().unwrap()
+                && tokens.iter().any(|token| token.key == damaged)
+            {
+                return Err(StoreErrorKind::Corrupt.into());
+            }
+            let released = self.memory.release(tokens, now).await;
+            self.disk.commit().await;
+            released
+        }
+
         async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
             self.answers("server_time").await;
             Ok(*self.server_time.lock().unwrap())
@@ -296,7 +322,23 @@ tampered! { DeliveryLedger:
 
         async fn outbox(&self, _: usize) -> Result<Vec<OutboxEntry>, StoreError> {
             self.answers("outbox").await;
-            Ok(Vec::new())
+            Ok(self.outbox.lock().unwrap().clone())
+        }
+
+        async fn settle_outbox(
+            &self,
+            entries: &[(i64, OutboxSettlement)],
+            _: Timestamp,
+        ) -> Result<Vec<OutboxSettled>, StoreError> {
+            self.answers("settle_outbox").await;
+            self.check("settle_outbox")?;
+            Ok(vec![OutboxSettled::Taken; entries.len()])
+        }
+
+        async fn outbox_stats(&self) -> Result<OutboxStats, StoreError> {
+            self.answers("outbox_stats").await;
+            self.check("outbox_stats")?;
+            Ok(OutboxStats::default())
         }
 
         fn description(&self) -> String {

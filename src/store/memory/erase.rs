@@ -51,3 +51,44 @@ impl Ledger {
         open.last().copied().filter(|_| open.len() == limit)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broadcast::Audience;
+    use crate::message::Message;
+    use crate::store::{Cursor, DeliveryLedger as _, MemoryStore, NewBroadcast, NewDelivery};
+    use crate::subscription::{AuthSecret, Endpoint, Subscription, SubscriptionId, UaPublicKey};
+    use crate::vapid::KeyId;
+
+    /// The user agent's key of RFC 8291 appendix A.
+    const P256DH: &str =
+        "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
+
+    fn row(number: usize) -> SubscriptionRecord {
+        let endpoint = Endpoint::parse(&format!("https://push.example/{number}")).unwrap();
+        let auth = AuthSecret::from_bytes(&[1; AuthSecret::LEN]).unwrap();
+        let subscription = Subscription::new(endpoint, UaPublicKey::parse(P256DH).unwrap(), auth);
+        let key = KeyId::from_bytes([1; KeyId::LEN]);
+        let now = Timestamp::from_secs(0);
+        SubscriptionRecord::new(SubscriptionId::random(), subscription, key, now)
+    }
+
+    /// The limit of subscriptions per user is the application's to set.
+    #[tokio::test]
+    async fn a_user_may_have_more_subscriptions_than_one_step_has_rows() {
+        let rows: Vec<_> = (0..=STEP).map(row).collect();
+        let (store, now) = (MemoryStore::new(), Timestamp::from_secs(0));
+        for row in &rows[STEP - 1..] {
+            let deadline = Timestamp::from_secs(100);
+            let new = NewBroadcast::new(Audience::All, Message::new("x"), deadline);
+            store.open(&new, now).await.unwrap();
+            let endpoint = row.subscription.endpoint();
+            let rows = [NewDelivery::new(endpoint.key(), endpoint.origin().clone())];
+            let page = store.enqueue_page(new.id, &Cursor::Start, &rows, &Cursor::End, now);
+            page.await.unwrap();
+        }
+        let erased = store.erase(&Principal::from("alice"), &rows, now).await;
+        assert_eq!(erased.unwrap().deliveries, 2);
+    }
+}

@@ -184,8 +184,10 @@ impl Subscriptions {
         self.rows.insert(key, record);
     }
 
-    pub(super) fn remove(&mut self, key: &EndpointKey) -> Option<SubscriptionRecord> {
-        let record = self.rows.remove(key)?;
+    pub(super) fn remove(&mut self, key: &EndpointKey) {
+        let Some(record) = self.rows.remove(key) else {
+            return;
+        };
         self.discount(&record, counted_as(&record));
         self.unproven -= u64::from(record.is_unproven());
         self.by_id.remove(&record.id);
@@ -199,7 +201,6 @@ impl Subscriptions {
         if let Some(expiration) = expiration(&record) {
             self.expiring.remove(&expiration);
         }
-        Some(record)
     }
 
     fn upsert(

@@ -1,5 +1,3 @@
-use std::io;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::request::Parts;
@@ -233,46 +231,4 @@ async fn a_new_key_is_made_and_the_old_one_keeps_working() {
     world.notify(&json!({"title": "a"})).await;
     world.settle().await;
     assert_eq!(browser.messages().len(), 1);
-}
-
-/// An attack may end with a request, and no other one follows.
-#[tokio::test(start_paused = true)]
-async fn the_worker_tells_how_many_refusals_there_were() {
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(text);
-            Ok(text.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let log = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || writer.clone());
-    let _log = tracing::subscriber::set_default(log.finish());
-    let world = World::new().await;
-    for _ in 0..5 {
-        let refused = ask(&world, &Method::GET, "/stats", Some("Bearer guessed")).await;
-        assert_eq!(refused.status, 401);
-    }
-    let told = || -> Vec<String> {
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        let lines = text.lines();
-        let told = lines.filter(|line| line.contains("requests were refused"));
-        told.map(str::to_owned).collect()
-    };
-    assert_eq!(told().len(), 1);
-    tokio::time::sleep(Duration::from_secs(61)).await;
-    world.push.tick().await.unwrap();
-    let told = told();
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[1].contains("requests=4"), "{told:?}");
 }

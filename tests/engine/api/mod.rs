@@ -8,6 +8,7 @@ mod budgets;
 mod devices;
 mod estimate;
 mod gates;
+mod journal;
 mod limits;
 mod listing;
 mod mounting;

@@ -4,6 +4,7 @@ use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
 use http::{Method, Request, Response};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
@@ -118,8 +119,12 @@ async fn requests_under_a_prefix_are_answered_and_all_others_go_on() {
         ("/x/api/ping", "inner /x/api/ping true"),
     ] {
         let request = Request::get(uri).body(full("")).unwrap();
-        let (_, text) = text(service.clone().oneshot(request).await.unwrap()).await;
+        let response = service.clone().oneshot(request).await.unwrap();
+        // Servers make `Content-Length` of it.
+        let length = response.body().size_hint().exact();
+        let (_, text) = text(response).await;
         assert!(text.contains(expected), "{uri}: {text}");
+        assert_eq!(length, Some(text.len() as u64), "{uri}");
     }
 }
 

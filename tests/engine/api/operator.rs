@@ -9,7 +9,7 @@ use tower_web_push::WebPush;
 use tower_web_push::clock::Clock as _;
 use tower_web_push::store::{
     Change, DeliveryLedger as _, Failure, Pause, PauseReason, RetireReason, ScheduleStore as _,
-    SubscriptionStore as _, Tally,
+    StoreErrorKind, SubscriptionStore as _, Tally,
 };
 use tower_web_push::subscription::{Endpoint, Origin};
 use tower_web_push::testing::{Answer, When};
@@ -323,6 +323,20 @@ async fn stats_count_subscriptions_queue_and_closed_gates() {
         json!({"failing": [], "parked": 0, "parkedBroadcasts": [], "unreadable": 0})
     );
     assert_eq!(stats["missingKeys"], json!([]));
+}
+
+#[tokio::test]
+async fn stats_do_without_a_history_that_is_damaged() {
+    let store = Arc::new(TamperedStore::default());
+    let world = World::with(|builder| builder.store(Arc::clone(&store))).await;
+    store.fail_as(StoreErrorKind::Corrupt, "days");
+    let answer = world.admin(Method::GET, "/stats", &Value::Null).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json()["days"], json!([]));
+    // One that cannot be read is not shown as empty.
+    store.fail("days");
+    let answer = world.admin(Method::GET, "/stats", &Value::Null).await;
+    assert_eq!(answer.status, 503);
 }
 
 /// The history of `GET /stats`. Each day is written once, by whichever worker comes first.

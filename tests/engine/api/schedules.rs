@@ -175,6 +175,7 @@ async fn a_time_of_null_is_none_and_a_member_of_null_is_absent() {
         json!({"utcHour": null, "minute": 30}),
         json!({"minute": null}),
         json!({"hour": 9, "minute": 30, "zone": null}),
+        json!({"utcHour": 9, "hour": 9, "zone": "UTC"}),
         json!({"utcHour": 9, "minute": 30.5}),
         json!({"utcHour": 9, "minute": "30"}),
         json!({"hour": 9, "minute": -1, "zone": "UTC"}),

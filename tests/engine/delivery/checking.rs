@@ -20,6 +20,11 @@ fn wrong(findings: Vec<Finding>) -> Vec<String> {
         .collect()
 }
 
+fn texts(findings: &[Finding]) -> Vec<&str> {
+    let texts = findings.iter().map(|finding| finding.text.as_str());
+    texts.collect()
+}
+
 async fn tampered(world: &World) -> (Arc<TamperedStore>, WebPush) {
     let store = Arc::new(TamperedStore::over(&world.store));
     store.set_server_time(world.clock.now());
@@ -36,12 +41,8 @@ async fn nothing_is_wrong_with_a_server_that_works() {
     world.subscriber().await;
     world.settle().await;
     let findings = world.push.check().await;
-    let texts: Vec<_> = findings
-        .iter()
-        .map(|finding| finding.text.as_str())
-        .collect();
     assert_eq!(
-        texts,
+        texts(&findings),
         [
             "clock: the store has none of its own",
             "worker: none runs in this process: unless another one runs `WebPush::run`, nothing is sent",
@@ -50,6 +51,17 @@ async fn nothing_is_wrong_with_a_server_that_works() {
         ]
     );
     assert_eq!(wrong(findings), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn nothing_is_said_of_failures_of_a_subscription_that_had_none() {
+    let world = World::at(FCM).await;
+    let (_, row) = world.subscriber().await;
+    let said = world.push.check_subscription(row.id).await;
+    assert!(
+        said.iter().all(|one| !one.text.contains("failed")),
+        "{said:?}"
+    );
 }
 
 #[tokio::test]
@@ -94,8 +106,10 @@ async fn a_clock_that_was_set_is_found_while_the_trusted_time_is_right() {
 async fn a_store_that_fails_is_found_part_by_part() {
     let world = World::at(FCM).await;
     let (store, push) = tampered(&world).await;
+    store.open_outbox();
     let unavailable = "the store is unavailable";
     for (call, part) in [
+        ("outbox_stats", "outbox"),
         ("keys", "store"),
         ("reseal", "store: it cannot be written"),
         ("stats", "queue"),

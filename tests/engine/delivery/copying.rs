@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use tokio::time::sleep;
-use tower_web_push::copy::{Copy, CopyReport};
+use tower_web_push::copy::{Copy, CopyErrorKind, CopyReport};
 use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule, ScheduleLabel};
-use tower_web_push::store::ScheduleStore as _;
+use tower_web_push::store::{ScheduleStore as _, StoreErrorKind};
 use tower_web_push::subscription::SubscriptionId;
 
 use super::world::*;
@@ -58,6 +58,26 @@ impl Two {
     async fn schedules(&self, of: Option<SubscriptionId>) -> Vec<Schedule> {
         self.world.store.schedules(of).await.unwrap()
     }
+}
+
+/// The other rows of such a source are worth more than its history.
+#[tokio::test]
+async fn a_damaged_history_is_left_out_and_one_that_cannot_be_read_is_not() {
+    let two = Two::new().await;
+    let now = two.world.clock.now();
+    register(&two.from, &new(&two.world), now).await;
+    let from = Arc::new(TamperedStore::over(&two.from));
+    let copy = Copy::new(
+        Arc::clone(&from),
+        Arc::clone(&two.to),
+        two.folder.path().join("journal"),
+    );
+    from.fail("days");
+    let error = copy.pass(|_| {}).await.unwrap_err();
+    assert_eq!(error.kind(), CopyErrorKind::Source);
+    from.fail_as(StoreErrorKind::Corrupt, "days");
+    copy.pass(|_| {}).await.unwrap();
+    assert!(two.to.take_calls().contains(&"record_days"));
 }
 
 /// A browser that is registered in one store or both.

@@ -1,4 +1,5 @@
-//! What the log says of faults that take time: slow calls of the store, and messages that are accepted late.
+//! What the log says of faults that take time: slow calls of the store, messages that are accepted late, and broadcasts whose end
+//! could not be read.
 
 use std::future::pending;
 use std::io;
@@ -153,4 +154,30 @@ async fn messages_that_are_accepted_late_are_a_line_a_minute_for_each_push_servi
     let told = log.take(LINE);
     assert_eq!(told.len(), 1, "{told:?}");
     assert_has(&told[0], &["messages=5", "latest=300s"]);
+}
+
+/// It is asked for again when the store answers.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_broadcast_is_told_after_an_outage() {
+    let (log, _guard) = Log::begin();
+    let world = World::at(FCM).await;
+    world.subscribers(10).await;
+    world.prove().await;
+    let store = Arc::new(TamperedStore::over(&world.store));
+    let push = world
+        .replica_with(|builder| builder.store(Arc::clone(&store)).poll_interval(POLL))
+        .await;
+    store.fail("status");
+    let running = run(&push);
+    let sent = push.enqueue(Audience::All, Message::new("x")).await;
+    let sent = sent.unwrap().broadcast;
+    world.pass(30).await;
+    assert!(store.take_calls().contains(&"status"));
+    assert_eq!(log.take("broadcast over"), [""; 0]);
+    store.fail(None);
+    world.pass(90).await;
+    running.abort();
+    let told = log.take("broadcast over");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_has(&told[0], &[&sent.to_string(), "accepted=10"]);
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tower_web_push::schedule::{DailyTime, ScheduleLabel};
+use tower_web_push::store::{OutboxEntry, StoreErrorKind};
 
 use super::order::tampered;
 use super::world::*;
@@ -25,6 +26,45 @@ async fn a_store_that_is_down_is_not_asked_for_a_page_of_each_broadcast() {
     let calls = store.take_calls();
     let pages = calls.iter().filter(|call| **call == "page").count();
     assert!((1..=8).contains(&pages), "{calls:?}");
+}
+
+/// A failure that is about one entry only is none of the step: the entry is put off.
+#[tokio::test]
+async fn an_outbox_that_cannot_be_written_is_a_failure_of_the_store() {
+    let world = World::at(FCM).await;
+    let (store, push) = tampered(&world).await;
+    let message = r#"{"title":"x"}"#;
+    store.write_entry(OutboxEntry::new(
+        1,
+        BroadcastId::random(),
+        r#""all""#,
+        message,
+        "{}",
+    ));
+    store.fail("settle_outbox");
+    push.tick().await.unwrap_err();
+    assert!(store.take_calls().contains(&"settle_outbox"));
+    store.fail_as(StoreErrorKind::Full, "settle_outbox");
+    push.tick().await.unwrap();
+    // One call with all, and one for it alone.
+    let calls = store.take_calls();
+    let settled = calls.iter().filter(|call| **call == "settle_outbox");
+    assert_eq!(settled.count(), 2);
+}
+
+/// They still are in the outbox until its transaction ends.
+#[tokio::test]
+async fn entries_that_another_process_is_settling_are_looked_at_once() {
+    let world = World::at(FCM).await;
+    let (store, push) = tampered(&world).await;
+    for seq in 0..150 {
+        let (id, message) = (BroadcastId::random(), r#"{"title":"x"}"#);
+        store.write_entry(OutboxEntry::new(seq, id, r#""all""#, message, "{}"));
+    }
+    push.tick().await.unwrap();
+    let calls = store.take_calls();
+    let looks = calls.iter().filter(|call| **call == "outbox");
+    assert_eq!(looks.count(), 1);
 }
 
 /// A row that waits for its second attempt is delivered whatever the other steps do.

@@ -188,7 +188,7 @@ async fn nothing_is_lost_by_kills_in_a_row(kind: Kind) {
     drop(beats);
     let recorder = Recorder::start(kind, &world).await;
     let mut broadcasts = Vec::new();
-    let mut killed_at = Vec::new();
+    let (mut killed_at, mut started_at) = (Vec::new(), Vec::new());
     for kill in 1..=kills {
         // One broadcast for each kill, however fast the servers are.
         broadcasts.push(second.notify(RECIPIENTS).await);
@@ -196,6 +196,7 @@ async fn nothing_is_lost_by_kills_in_a_row(kind: Kind) {
         first.process.kill().await;
         killed_at.push(now());
         first = second;
+        started_at.push(now());
         second = world.start("hyper_server").await;
         // They take turns: of many, none would be over within the time limit.
         if kill % 5 == 0 || kill == kills {
@@ -209,7 +210,7 @@ async fn nothing_is_lost_by_kills_in_a_row(kind: Kind) {
     assert_eq!(world.traffic.by_delivery().len(), all);
     println!("{kind:?}: {doubles:?} of {all}");
     doubles.are_of(kills);
-    recorder.check(&world, all).await;
+    recorder.check(&world, all, &started_at).await;
     for server in [first, second] {
         assert_eq!(server.process.terminate().await.code(), Some(0));
     }

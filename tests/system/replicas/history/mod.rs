@@ -10,6 +10,8 @@ mod redis;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 
+use tower_web_push::clock::Timestamp;
+
 use super::world::World;
 use crate::support::servers::Kind;
 
@@ -32,11 +34,12 @@ impl Recorder {
         }
     }
 
-    /// Checks the lives of this number of rows, all of which are over. Prints how often each step was taken.
-    pub(super) async fn check(self, world: &World, rows: usize) {
+    /// Checks the lives of this number of rows, all of which are over. Prints how often each step was taken. `starts` are the
+    /// times at which servers were started since.
+    pub(super) async fn check(self, world: &World, rows: usize, starts: &[Timestamp]) {
         match self {
-            Self::Postgres => postgres::lives(world).await.are_legal(rows),
-            Self::Redis(monitor) => monitor.lives(world).await.are_legal(rows),
+            Self::Postgres => postgres::lives(world).await.are_legal(rows, starts),
+            Self::Redis(monitor) => monitor.lives(world).await.are_legal(rows, starts),
         }
     }
 }
@@ -95,8 +98,7 @@ fn step(event: &Event) -> Option<Step> {
                 && new.is_leased
                 && !new.is_ready
                 && new.fence > old.fence
-                && new.attempt == old.attempt + 1
-                && new.worker.is_some();
+                && new.attempt == old.attempt + 1;
             let is_kept = new.fence == old.fence && new.attempt == old.attempt;
             let is_woken =
                 !old.is_ready && new.is_ready && is_kept && old.is_leased == new.is_leased;
@@ -138,12 +140,38 @@ fn is_legal(life: &[Step]) -> bool {
     middle.iter().all(is_inner) && middle.contains(&Step::Claimed)
 }
 
+/// When a worker enlisted, and when it gave a sign of life for the first time since. In milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Signs {
+    enlisted: i64,
+    first_beat: Option<i64>,
+}
+
+/// Whether a claim may name no worker: between the start of a server and the first sign of life of the worker that enlisted
+/// next. A claim that was under way when it enlisted names none.
+fn may_be_nameless<'a>(
+    moment: i64,
+    starts: &[Timestamp],
+    workers: impl Iterator<Item = &'a Signs> + Clone,
+) -> bool {
+    starts.iter().any(|start| {
+        let start = start.as_millis();
+        let since = workers.clone().filter(|signs| signs.enlisted >= start);
+        let next = since.min_by_key(|signs| signs.enlisted);
+        let first_beat = next.and_then(|signs| signs.first_beat);
+        start <= moment && first_beat.is_none_or(|beat| moment <= beat)
+    })
+}
+
 /// What has happened to each row so far.
 struct Lives<Of> {
     of: BTreeMap<Of, Vec<Step>>,
     steps: BTreeMap<Step, usize>,
     /// The claim that gave each token.
     fences: HashMap<i64, u64>,
+    workers: BTreeMap<i64, Signs>,
+    /// The claims that named no worker.
+    nameless: Vec<Event>,
 }
 
 impl<Of> Default for Lives<Of> {
@@ -152,6 +180,8 @@ impl<Of> Default for Lives<Of> {
             of: BTreeMap::new(),
             steps: BTreeMap::new(),
             fences: HashMap::new(),
+            workers: BTreeMap::new(),
+            nameless: Vec::new(),
         }
     }
 }
@@ -160,18 +190,38 @@ impl<Of: Clone + Debug + Ord> Lives<Of> {
     /// Notes an event of a row. `claim` identifies the call that has claimed it: rows of one claim may have one token.
     fn note(&mut self, of: &Of, event: &Event, claim: u64) -> Result<(), String> {
         let step = step(event).ok_or_else(|| format!("no process may do this: {event:?}"))?;
-        if let (Step::Claimed, Some(row)) = (step, &event.after)
-            && *self.fences.entry(row.fence).or_insert(claim) != claim
-        {
-            return Err(format!("two claims have one token: {event:?}"));
+        if let (Step::Claimed, Some(row)) = (step, &event.after) {
+            if *self.fences.entry(row.fence).or_insert(claim) != claim {
+                return Err(format!("two claims have one token: {event:?}"));
+            }
+            if row.worker.is_none() {
+                self.nameless.push(event.clone());
+            }
         }
         *self.steps.entry(step).or_default() += 1;
         self.of.entry(of.clone()).or_default().push(step);
         Ok(())
     }
 
-    fn are_legal(&self, rows: usize) {
+    /// Notes that a worker has enlisted, or gives a sign of life.
+    fn note_sign(&mut self, worker: i64, is_new: bool, moment: i64) {
+        let signs = self.workers.entry(worker).or_insert(Signs {
+            // One that is not new enlisted before the recording.
+            enlisted: if is_new { moment } else { i64::MIN },
+            first_beat: None,
+        });
+        if !is_new {
+            signs.first_beat.get_or_insert(moment);
+        }
+    }
+
+    fn are_legal(&self, rows: usize, starts: &[Timestamp]) {
         println!("{rows} rows: {:?}", self.steps);
+        for event in &self.nameless {
+            let is_legal = may_be_nameless(event.moment, starts, self.workers.values());
+            let workers = &self.workers;
+            assert!(is_legal, "{event:?} after {starts:?}, with {workers:?}");
+        }
         assert_eq!(self.of.len(), rows);
         for (of, life) in &self.of {
             assert!(is_legal(life), "{of:?}: {life:?}");
@@ -325,4 +375,56 @@ fn two_claims_have_two_tokens() {
     assert_eq!(lives.note(&1, &event, 1), Ok(()));
     assert_eq!(lives.note(&2, &event, 1), Ok(()));
     assert!(lives.note(&3, &event, 2).is_err());
+}
+
+/// A server claims while it enlists, which may take longer than its first claim waits for.
+#[test]
+fn a_claim_names_its_worker_from_the_first_sign_of_life_on() {
+    let at = Timestamp::from_millis;
+    let mut lives = Lives::<u8>::default();
+    // One that was there before, and one that enlists long after its start.
+    for (worker, moment) in [(1, 2_100), (1, 2_350), (2, 5_000), (2, 5_250), (2, 5_500)] {
+        lives.note_sign(worker, moment == 5_000, moment);
+    }
+    let may = |moment, starts: &[_]| may_be_nameless(moment, starts, lives.workers.values());
+    let allowed =
+        |starts: &[_]| [1_999, 2_000, 5_250, 5_251, 9_000].map(|moment| may(moment, starts));
+    assert_eq!(allowed(&[at(2_000)]), [false, true, true, false, false]);
+    assert_eq!(allowed(&[]), [false; 5]);
+    // The next one has not enlisted yet.
+    assert_eq!(
+        allowed(&[at(2_000), at(8_000)]),
+        [false, true, true, false, true]
+    );
+}
+
+#[test]
+fn a_claim_without_a_worker_is_refused_later() {
+    let event = Event {
+        moment: 400,
+        owner_is_dead: false,
+        is_by_token: false,
+        before: Some(Row {
+            is_ready: true,
+            ..Row::default()
+        }),
+        after: Some(Row {
+            is_leased: true,
+            fence: 8,
+            attempt: 1,
+            ..Row::default()
+        }),
+    };
+    let is_refused = |first_beat| {
+        let mut lives = Lives::default();
+        lives.note(&1, &event, 1).unwrap();
+        lives
+            .of
+            .insert(1, vec![Step::Written, Step::Claimed, Step::Finished]);
+        lives.note_sign(3, true, 300);
+        lives.note_sign(3, false, first_beat);
+        let judged = || lives.are_legal(1, &[Timestamp::from_millis(200)]);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(judged)).is_err()
+    };
+    assert!(!is_refused(550) && is_refused(399));
 }

@@ -48,6 +48,11 @@ pub(super) async fn lives(world: &World) -> Lives<Of> {
         let noted = lives.note(&(recorded.get(0), recorded.get(1)), &event, seq);
         noted.unwrap_or_else(|error| panic!("{error}"));
     }
+    let signs =
+        "SELECT worker, is_new, moment FROM public.sign ORDER BY worker, is_new DESC, moment";
+    for sign in client.query(signs, &[]).await.unwrap() {
+        lives.note_sign(i64::from(sign.get::<_, i32>(0)), sign.get(1), sign.get(2));
+    }
     lives
 }
 

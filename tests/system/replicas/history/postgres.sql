@@ -23,3 +23,17 @@ $$;
 
 CREATE TRIGGER record_history AFTER INSERT OR UPDATE OR DELETE ON web_push.delivery
     FOR EACH ROW EXECUTE FUNCTION public.record_history();
+
+-- Records when workers enlist and give signs of life.
+CREATE TABLE public.sign (worker integer NOT NULL, is_new boolean NOT NULL, moment bigint NOT NULL);
+
+CREATE FUNCTION public.record_sign() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO public.sign (worker, is_new, moment)
+    VALUES (NEW.id, TG_OP = 'INSERT', floor(extract(epoch FROM clock_timestamp()) * 1000));
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER record_sign AFTER INSERT OR UPDATE OF beat_at ON web_push.worker
+    FOR EACH ROW EXECUTE FUNCTION public.record_sign();

@@ -127,10 +127,16 @@ impl History {
         }
         let key = command.next().unwrap_or_default();
         if name == b"hset" && key == [&self.script.namespace, b":workers".as_slice()].concat() {
-            let dead = command.collect::<Vec<_>>();
-            let dead = dead.as_chunks().0.iter();
-            let dead = dead.filter(|[_, state]| state == b"dead");
-            self.dead.extend(dead.map(|[id, _]| number(id)));
+            let workers = command.collect::<Vec<_>>();
+            for [id, state] in workers.as_chunks().0 {
+                match state == b"dead" {
+                    true => drop(self.dead.insert(number(id))),
+                    false => {
+                        let is_new = self.script.operation == b"enlist";
+                        self.lives.note_sign(number(id), is_new, self.script.moment);
+                    }
+                }
+            }
             return;
         }
         let Some(key) = Key::parse(&self.script.namespace, &key) else {
@@ -497,6 +503,10 @@ mod tests {
         }
         let end = format!("+0.500999 [0 unix:/socket] \"echo\" \"{END}\"\r\n");
         assert!(!history.read(end.as_bytes())?);
+        // No server was started.
+        if let Some(claim) = history.lives.nameless.first() {
+            return Err(format!("a claim names its worker: {claim:?}"));
+        }
         let row = (b"0123456789abcdef".to_vec(), b"\x00\"\n".to_vec());
         assert!(history.lives.of.keys().eq([&row]));
         Ok(history.lives.of[&row].clone())
