@@ -10,7 +10,7 @@ use crate::messages::{self, Empty, Forgotten, Remove, Subscribe, Subscribed, Vap
 use crate::sign_in::user;
 
 #[derive(Debug)]
-pub struct MyDevices(pub WebPush);
+pub(crate) struct MyDevices(pub WebPush);
 
 #[tonic::async_trait]
 impl Devices for MyDevices {

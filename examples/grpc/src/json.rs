@@ -10,7 +10,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 /// A codec that encodes `T` and decodes `U`.
 #[derive(Debug)]
-pub struct JsonCodec<T, U>(PhantomData<(T, U)>);
+pub(crate) struct JsonCodec<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for JsonCodec<T, U> {
     fn default() -> Self {
@@ -39,7 +39,7 @@ where
 
 /// One direction of the codec.
 #[derive(Debug)]
-pub struct Json<T>(PhantomData<T>);
+pub(crate) struct Json<T>(PhantomData<T>);
 
 impl<T: Serialize> Encoder for Json<T> {
     type Item = T;

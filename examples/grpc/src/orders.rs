@@ -7,7 +7,7 @@ use crate::generated::orders_server::Orders;
 use crate::messages::{Ship, Shipped};
 
 #[derive(Debug)]
-pub struct MyOrders(pub WebPush);
+pub(crate) struct MyOrders(pub WebPush);
 
 #[tonic::async_trait]
 impl Orders for MyOrders {
