@@ -28,15 +28,21 @@ install() {
     have pkg-config || wanted+=(pkg-config)
     pkg-config --exists openssl 2>/dev/null || wanted+=(libssl-dev)
     if ! [ -d /usr/lib/postgresql ] && ! have postgres; then wanted+=(postgresql); fi
+    # Tools are compiled while packages come over the network.
+    local tools=''
+    if have cc; then
+        install_rust &
+        tools=$!
+    fi
     if [ ${#wanted[@]} -gt 0 ]; then
         echo "apt: ${wanted[*]}"
         as_root apt-get update -q
         case " ${wanted[*]} " in *" valkey-server "*) offer_valkey ;; esac
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${wanted[@]}"
     fi
-    install_rust
     install_python
     install_node
+    if [ -n "$tools" ]; then wait "$tools"; else install_rust; fi
 }
 
 install_rust() {

@@ -1,21 +1,26 @@
 # The package as it would be published, the other packages of the repository, and what the README tells people to type.
 
-# The archive builds alone, and has all that its unit tests include. Their dependencies are those of the other steps.
+# The archive builds alone, and has all that its unit tests include, which run here and not once more in the step `tests`. Their
+# dependencies are those of the other steps.
 step_package() {
     local -a dirty=()
     # A change is checked before it is committed; what is published is not.
     if [ -z "${CI:-}" ]; then dirty=(--allow-dirty); fi
     cargo package --quiet --locked --no-verify "${dirty[@]}"
     start_servers
-    local crate
+    local crate settings=$PWD/.config/nextest.toml
     crate=$(basename "$(cargo pkgid)" | sed -E 's/.*#(.*@)?/tower-web-push-/')
     # Outside of the repository, whose workspace it is no part of.
     unpacked=$(mktemp -d)
     trap 'stop_servers; rm -rf "$unpacked"' EXIT
     tar -xzf "$CARGO_TARGET_DIR/package/$crate.crate" -C "$unpacked"
     cd "$unpacked/$crate"
-    # The simulation's seeds have their turn in the step `tests`.
-    WEB_PUSH_SIMULATION_SEEDS=10 cargo test --locked --lib --all-features
+    if have cargo-nextest; then
+        cargo nextest run --locked --lib --all-features --config-file "$settings" --profile "$nextest_profile"
+    else
+        leave_out "cargo-nextest is missing, so cargo test ran the unit tests instead: no time limits"
+        cargo test --locked --lib --all-features
+    fi
 }
 
 # What the README tells people to type has to exist. `cargo run` is only built: servers do not end.
@@ -47,37 +52,34 @@ step_readme() {
     python3 benches/peers/report.py --check benches/peers/results README.md
 }
 
-has_tests() {
-    [ -d "$(dirname "$1")/tests" ] || [[ $1 = *mutants* ]]
+# Tests the example packages, with lints: clippy compiles them as `cargo clippy` has it compile, which would have to check all
+# their dependencies once more. It wants its arguments in one variable.
+test_packages() {
+    RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings__CLIPPY_HACKERY__ \
+        cargo test --locked --workspace --all-features --manifest-path examples/packages/Cargo.toml "$@"
 }
 
 # Lints and builds the packages and their tests.
 build_packages() {
     local manifest
-    for manifest in $(other_packages); do
+    test_packages --no-run
+    for manifest in $(maybe benches/peers/Cargo.toml tests/mutants/Cargo.toml); do
         if [[ $manifest = *peers* ]] && ! pkg-config --exists openssl; then continue; fi
         cargo clippy --locked --all-features --all-targets --manifest-path "$manifest" -- -D warnings
-        if has_tests "$manifest"; then
-            cargo test --locked --no-run --manifest-path "$manifest"
-        fi
+    done
+    # As their READMEs build them: what one lacks, another one may have brought above.
+    for manifest in $(maybe examples/grpc/Cargo.toml examples/jetstream/Cargo.toml examples/outbox/Cargo.toml); do
+        cargo check --locked --manifest-path "$manifest"
     done
 }
 
 # Packages with lock files of their own, for what the crate itself must not depend on.
 step_packages() {
     build_packages
-    local manifest
-    for manifest in $(other_packages); do
-        echo "$manifest"
-        if [[ $manifest = *peers* ]] && ! pkg-config --exists openssl; then
-            leave_out "the headers of OpenSSL are missing, so $manifest was not compiled"
-            continue
-        fi
-        if has_tests "$manifest"; then
-            [[ $manifest != *jetstream* ]] || have nats-server || leave_out "nats-server is missing, so no test of $manifest runs"
-            cargo test --locked --manifest-path "$manifest"
-        fi
-    done
+    pkg-config --exists openssl || leave_out "the headers of OpenSSL are missing, so benches/peers was not compiled"
+    have nats-server || leave_out "nats-server is missing, so no test of examples/jetstream runs"
+    test_packages
+    cargo test --locked --manifest-path tests/mutants/Cargo.toml
 }
 
 # The senders that are compared with this crate: each of them still sends.
@@ -89,7 +91,7 @@ step_peers() {
 }
 
 other_packages() {
-    maybe benches/peers/Cargo.toml examples/grpc/Cargo.toml examples/jetstream/Cargo.toml examples/outbox/Cargo.toml tests/mutants/Cargo.toml
+    maybe benches/peers/Cargo.toml examples/packages/Cargo.toml tests/mutants/Cargo.toml
 }
 
 maybe() {

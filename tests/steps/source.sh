@@ -4,7 +4,7 @@ step_format() {
     cargo fmt --all -- --check
     local manifest
     for manifest in $(other_packages) $(maybe fuzz/Cargo.toml); do
-        cargo fmt --manifest-path "$manifest" -- --check
+        cargo fmt --all --manifest-path "$manifest" -- --check
     done
 }
 
@@ -33,18 +33,9 @@ step_docs() {
 # is, are linted above.
 step_features() {
     have cargo-hack || { leave_out "cargo-hack is missing"; return 0; }
-    # One crate keeps one processor busy: two take half of the features each.
-    CARGO_TARGET_DIR=$(second_folder) each_feature 1/2 &
-    local other=$!
-    each_feature 2/2
-    wait "$other"
-    # Where nothing else signs, tokens are those of the deterministic vectors.
-    echo "features: vapid, its tests of tokens"
-    cargo test --quiet --lib --no-default-features --features vapid vapid::token
-}
-
-each_feature() {
-    cargo hack clippy --quiet --each-feature --exclude-all-features --exclude-features full --partition "$1" --lib -- -D warnings
+    # In one target folder, since many features share dependencies with others, and in one of their own, beside what else compiles.
+    CARGO_TARGET_DIR=$(second_folder) \
+        cargo hack clippy --quiet --each-feature --exclude-all-features --exclude-features full --lib -- -D warnings
 }
 
 step_examples() {

@@ -1,14 +1,21 @@
-# Everything that runs tests.
+# What runs tests. The unit tests run with the package, see packages.sh.
 
+# Those of `tests/`, and with them the example servers. The unit tests run in the step `package`.
 step_tests() {
     start_servers
+    cargo build --all-features --examples
     if have cargo-nextest; then
-        # First what the tests are: the rest may take the lock of the target folder then.
-        cargo nextest run --no-run --all-features
-        while_compiling_ahead cargo nextest run --all-features --profile "$nextest_profile"
+        # They run without cargo, which would wait for the lock of the target folder while other things are compiled.
+        local built
+        built=$(mktemp -d)
+        cargo nextest list --all-features --test '*' --list-type binaries-only --message-format json >"$built/binaries"
+        cargo metadata --locked --all-features --format-version 1 >"$built/packages"
+        while_compiling_ahead cargo nextest run --binaries-metadata "$built/binaries" --cargo-metadata "$built/packages" \
+            --profile "$nextest_profile"
+        rm -rf "$built"
     else
         leave_out "cargo-nextest is missing, so cargo test ran instead: no time limits"
-        cargo test --all-features --lib --bins --tests
+        cargo test --all-features --test '*'
     fi
 }
 
@@ -65,8 +72,15 @@ build_fuzz() (
     # The sanitizers are switched on by unstable flags; the toolchain stays the stable one.
     export RUSTC_BOOTSTRAP=1
     unset CARGO_TARGET_DIR
-    cargo fuzz build
+    # shellcheck disable=SC2046
+    cargo fuzz build $(fuzz_options)
 )
+
+# Nothing that the targets link is unsafe code of this crate, or C. In a few seconds more is found without AddressSanitizer, which
+# slows each input down and takes half as long again to compile; the long runs have it.
+fuzz_options() {
+    if [ -z "${FUZZ_SECONDS:-}" ]; then echo --sanitizer none; fi
+}
 
 # Each target for a moment, from its seeds: enough to see that it builds and that its invariants hold. fuzz/README.md has the rest.
 step_fuzz() {
@@ -83,6 +97,7 @@ step_fuzz() {
         [ -d "$seeds" ] || { echo "no seeds for $target in $seeds"; return 1; }
     done
     # Two at a time; xargs fails if one of them does.
-    cargo fuzz list | xargs -I '{}' -P 2 cargo fuzz run '{}' 'fuzz/corpus/{}' 'fuzz/corpus/seed_{}' -- \
+    # shellcheck disable=SC2046
+    cargo fuzz list | xargs -I '{}' -P 2 cargo fuzz run $(fuzz_options) '{}' 'fuzz/corpus/{}' 'fuzz/corpus/seed_{}' -- \
         -max_total_time="${FUZZ_SECONDS:-10}" -print_final_stats=1
 }
