@@ -85,8 +85,8 @@ impl<'a> Block<'a> {
     }
 
     fn octets(&self) -> Result<Zeroizing<Vec<u8>>, VapidError> {
-        // The old way to protect a key by a password: header fields before the base64.
-        if self.body.contains("ENCRYPTED") {
+        // The old way to protect a key by a password: header fields before the base64, which may spell that word too, but has no colon.
+        if self.body.contains(':') && self.body.contains("ENCRYPTED") {
             return Err(VapidErrorKind::PasswordProtected.into());
         }
         base64_lines(self.body).ok_or_else(|| VapidErrorKind::InvalidPrivateKey.into())

@@ -375,6 +375,19 @@ fn a_password_protected_key_says_so() {
     assert_eq!(kind(der(PROTECTED[0])), VapidErrorKind::PasswordProtected);
 }
 
+/// By chance, or by the choice of the one that made it.
+#[test]
+fn a_key_whose_base64_spells_the_word_is_not_protected() {
+    let mut number = [7; 32];
+    let spelled = base64_any("AENCRYPTEDAA").unwrap();
+    number[..spelled.len()].copy_from_slice(&spelled);
+    let key = VapidKey::from_secret_bytes(&number).unwrap();
+    let pem = key.secret_to_pkcs8_pem();
+    assert!(pem.contains("ENCRYPTED"), "{}", *pem);
+    let again = VapidKey::parse(pem.as_str()).unwrap();
+    assert_eq!(*again.secret_bytes(), number);
+}
+
 #[test]
 fn a_key_that_looks_protected_is_still_a_key() {
     let mut number = [7; 32];
