@@ -14,5 +14,6 @@ step_night() {
     # A million subscriptions between all pairs of stores.
     WEB_PUSH_TEST_COPY=1000000 cargo test --release --all-features --test stores copying:: -- --test-threads=1 --nocapture
     WEB_PUSH_SIMULATION_SEEDS=1000000 cargo test --release --all-features --lib simulation::every
+    (step_rusqlite_range)
     FUZZ_SECONDS=600 step_fuzz
 }

@@ -10,8 +10,8 @@ copy_crate() {
     done
 }
 
-# Builds what the step runs, and leaves the shell in the copy of the crate.
-build_rusqlite_range() {
+# SQLite by the oldest rusqlite of the range in the manifest; the lock file has the newest. That it compiles is a part of the next step.
+step_rusqlite_range() {
     local oldest work=target/rusqlite-oldest
     oldest=$(sed -nE 's/^rusqlite = .*"(>=)?([0-9]+\.[0-9]+)(\.[0-9]+)?,.*/\2.0/p' Cargo.toml)
     [ -n "$oldest" ] || { echo "no range of rusqlite in Cargo.toml"; return 1; }
@@ -19,12 +19,6 @@ build_rusqlite_range() {
     cd "$work"
     cargo update --quiet --package rusqlite --precise "$oldest"
     cargo tree --locked --all-features --prefix none --depth 1 | grep -x "rusqlite v$oldest"
-    cargo test --all-features --test stores --no-run
-}
-
-# The oldest rusqlite of the range in the manifest; the lock file has the newest.
-step_rusqlite_range() {
-    build_rusqlite_range
     # Only what touches SQLite: the rest does not depend on the version.
     cargo test --all-features --test stores -- contracts:: sqlite:: sqlite_at_rest:: sqlite_crash::
 }

@@ -63,10 +63,7 @@ test_packages() {
 build_packages() {
     local manifest
     test_packages --no-run
-    for manifest in $(maybe benches/peers/Cargo.toml tests/mutants/Cargo.toml); do
-        if [[ $manifest = *peers* ]] && ! pkg-config --exists openssl; then continue; fi
-        cargo clippy --locked --all-features --all-targets --manifest-path "$manifest" -- -D warnings
-    done
+    cargo clippy --locked --all-features --all-targets --manifest-path tests/mutants/Cargo.toml -- -D warnings
     # As their READMEs build them: what one lacks, another one may have brought above.
     for manifest in $(maybe examples/grpc/Cargo.toml examples/jetstream/Cargo.toml examples/outbox/Cargo.toml); do
         cargo check --locked --manifest-path "$manifest"
@@ -76,7 +73,6 @@ build_packages() {
 # Packages with lock files of their own, for what the crate itself must not depend on.
 step_packages() {
     build_packages
-    pkg-config --exists openssl || leave_out "the headers of OpenSSL are missing, so benches/peers was not compiled"
     have nats-server || leave_out "nats-server is missing, so no test of examples/jetstream runs"
     test_packages
     cargo test --locked --manifest-path tests/mutants/Cargo.toml
@@ -87,6 +83,7 @@ step_peers() {
     [ -x "$peers/venv/bin/python" ] || { leave_out "the peers in Python: no $peers/venv"; return 0; }
     [ -d "$peers/node/node_modules" ] || { leave_out "the peers in Node: no $peers/node/node_modules"; return 0; }
     pkg-config --exists openssl || { leave_out "the headers of OpenSSL are missing"; return 0; }
+    cargo clippy --locked --all-features --all-targets --manifest-path benches/peers/Cargo.toml -- -D warnings
     benches/peers/run --quick
 }
 
