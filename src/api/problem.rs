@@ -97,6 +97,7 @@ problem_kinds! {
     UnsupportedMediaType, UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body is not declared as application/json.";
     UnsupportedContentEncoding, UNSUPPORTED_MEDIA_TYPE, "unsupported_content_encoding", "The body has a Content-Encoding. Only bodies without one are read.";
     EndpointNotAllowed, UNPROCESSABLE_ENTITY, "endpoint_not_allowed", "The endpoint is not at a push service that this server sends to.";
+    PrincipalTooLong, UNPROCESSABLE_ENTITY, "principal_too_long", "The name of the user is longer than 1024 octets.";
     TooManyTags, UNPROCESSABLE_ENTITY, "too_many_tags", "A subscription has at most 32 tags.";
     TagNotPublic, UNPROCESSABLE_ENTITY, "tag_not_public", "A tag is not among the public tags.";
     UnknownZone, UNPROCESSABLE_ENTITY, "unknown_zone", "The time zone is not in the IANA database.";

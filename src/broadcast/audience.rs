@@ -60,7 +60,8 @@ impl From<SubscriptionId> for Audience {
     }
 }
 
-/// The user that a subscription belongs to, in the application's own terms: a user id, an account name.
+/// The user that a subscription belongs to, in the application's own terms: a user id, an account name of at most
+/// [`MAX_LEN`](Self::MAX_LEN) octets.
 ///
 /// The application's authentication layer puts it into the request's extensions; it never comes from a
 /// body.
@@ -69,7 +70,10 @@ impl From<SubscriptionId> for Audience {
 pub struct Principal(Arc<str>);
 
 impl Principal {
-    /// A principal by its name.
+    /// The longest name that a subscription is stored with, in octets. An index of PostgreSQL holds no name of 2,700 and more.
+    pub const MAX_LEN: usize = 1024;
+
+    /// A principal by its name. One that is too long has no subscriptions: they are refused.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self(name.into())
@@ -79,6 +83,10 @@ impl Principal {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.0.len() > Self::MAX_LEN
     }
 }
 

@@ -1,9 +1,8 @@
 //! An administrator's change of a subscription's user and tags.
 
-use super::Engine;
-use crate::store::{
-    Assignment, NewSubscription, StoreError, SubscriptionRecord, SubscriptionRef, Upserted,
-};
+use super::register::check_labels;
+use super::{Engine, RegisterError};
+use crate::store::{Assignment, NewSubscription, SubscriptionRecord, SubscriptionRef, Upserted};
 use crate::subscription::SubscriptionId;
 
 impl Engine {
@@ -12,7 +11,9 @@ impl Engine {
         &self,
         id: SubscriptionId,
         assignment: Assignment,
-    ) -> Result<Option<SubscriptionRecord>, StoreError> {
+    ) -> Result<Option<SubscriptionRecord>, RegisterError> {
+        let principal = assignment.principal.as_ref().and_then(Option::as_ref);
+        check_labels(principal, assignment.tags.as_ref())?;
         let Some(row) = self.row(SubscriptionRef::Id(id)).await? else {
             return Ok(None);
         };

@@ -140,9 +140,7 @@ impl Engine {
         if subscription.expiration_time().is_some_and(|at| at <= now) {
             return Err(RegisterErrorKind::SubscriptionExpired.into());
         }
-        if tags.as_ref().map_or(0, BTreeSet::len) > Tag::MAX_PER_SUBSCRIPTION {
-            return Err(RegisterErrorKind::TooManyTags.into());
-        }
+        check_labels(principal.as_ref(), tags.as_ref())?;
         let endpoint = subscription.endpoint();
         self.endpoint_policy.check(endpoint).map_err(|refused| {
             RegisterError::with_source(RegisterErrorKind::EndpointNotAllowed, refused)
@@ -403,6 +401,20 @@ impl Engine {
     }
 }
 
+/// Checks what an application names a subscription by.
+pub(super) fn check_labels(
+    principal: Option<&Principal>,
+    tags: Option<&BTreeSet<Tag>>,
+) -> Result<(), RegisterError> {
+    if principal.is_some_and(Principal::is_too_long) {
+        return Err(RegisterErrorKind::PrincipalTooLong.into());
+    }
+    if tags.is_some_and(|tags| tags.len() > Tag::MAX_PER_SUBSCRIPTION) {
+        return Err(RegisterErrorKind::TooManyTags.into());
+    }
+    Ok(())
+}
+
 error_struct! {
     /// The reason why a subscription was not stored.
     RegisterError, RegisterErrorKind
@@ -414,6 +426,8 @@ error_struct! {
 pub enum RegisterErrorKind {
     /// The subscription's `expirationTime` is past.
     SubscriptionExpired,
+    /// The principal is longer than [`Principal::MAX_LEN`].
+    PrincipalTooLong,
     /// More than 32 tags.
     TooManyTags,
     /// A rule of the endpoint policy refuses the endpoint, or its host has no public address.
@@ -443,6 +457,7 @@ impl RegisterErrorKind {
     pub const fn code(self) -> &'static str {
         match self {
             Self::SubscriptionExpired => "subscription_expired",
+            Self::PrincipalTooLong => "principal_too_long",
             Self::TooManyTags => "too_many_tags",
             Self::EndpointNotAllowed => "endpoint_not_allowed",
             Self::EndpointUnverified { .. } => "endpoint_unverified",
@@ -460,6 +475,7 @@ impl fmt::Display for RegisterErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::SubscriptionExpired => "the subscription's expirationTime is past",
+            Self::PrincipalTooLong => "a principal has at most 1024 octets",
             Self::TooManyTags => "a subscription has at most 32 tags",
             Self::EndpointNotAllowed => "the endpoint is not at a push service that is sent to",
             Self::EndpointUnverified { .. } => "the endpoint's host could not be looked up now",

@@ -701,7 +701,8 @@ impl WebPush {
     ///
     /// # Errors
     ///
-    /// Returns an error if the store is unavailable.
+    /// [`PrincipalTooLong`](crate::RegisterErrorKind::PrincipalTooLong),
+    /// [`TooManyTags`](crate::RegisterErrorKind::TooManyTags), or an error of the store.
     ///
     /// # Cancel safety
     ///
@@ -710,7 +711,7 @@ impl WebPush {
         &self,
         id: SubscriptionId,
         assignment: Assignment,
-    ) -> Result<Option<SubscriptionRecord>, StoreError> {
+    ) -> Result<Option<SubscriptionRecord>, RegisterError> {
         self.engine.assign(id, assignment).await
     }
 

@@ -51,6 +51,7 @@ impl From<RegisterError> for Problem {
         use RegisterErrorKind::{Store, StoreFull, Vapid};
         match error.kind() {
             RegisterErrorKind::SubscriptionExpired => ProblemKind::SubscriptionExpired.into(),
+            RegisterErrorKind::PrincipalTooLong => ProblemKind::PrincipalTooLong.into(),
             RegisterErrorKind::TooManyTags => ProblemKind::TooManyTags.into(),
             // The same answer for every refusal, so that it reveals nothing of the internal network.
             RegisterErrorKind::EndpointNotAllowed => ProblemKind::EndpointNotAllowed.into(),

@@ -58,7 +58,7 @@ use std::fmt;
 
 use self::page::Page;
 use super::Engine;
-use crate::broadcast::Tag;
+use crate::broadcast::{Principal, Tag};
 use crate::clock::Timestamp;
 use crate::schedule::firing::GRACE;
 use crate::store::StoreError;
@@ -217,6 +217,8 @@ impl Import {
         let is_past = |at| at <= self.engine.now();
         let wrong = if subscription.expiration_time().is_some_and(is_past) {
             RefusalKind::Expired
+        } else if row.principal.as_ref().is_some_and(Principal::is_too_long) {
+            RefusalKind::PrincipalTooLong
         } else if row.tags.len() > Tag::MAX_PER_SUBSCRIPTION {
             RefusalKind::TooManyTags
         } else if row.vapid_key.is_some_and(|key| !self.has_key(&key)) {

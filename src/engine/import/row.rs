@@ -121,6 +121,8 @@ pub enum RefusalKind {
     Expired,
     /// Its VAPID key is unknown: import the key first.
     UnknownVapidKey,
+    /// Its principal is longer than [`Principal::MAX_LEN`].
+    PrincipalTooLong,
     /// More than 32 tags.
     TooManyTags,
     /// Its principal has reached the limit of subscriptions. An import does not remove others.
@@ -138,6 +140,7 @@ impl fmt::Display for RefusalKind {
             Self::EndpointNotAllowed => "the endpoint policy refuses it",
             Self::Expired => "it has expired",
             Self::UnknownVapidKey => "its VAPID key is unknown",
+            Self::PrincipalTooLong => "its principal is longer than 1024 octets",
             Self::TooManyTags => "it has more than 32 tags",
             Self::PrincipalFull => "its principal has reached the limit of subscriptions",
             Self::StoreFull => "the store is full",

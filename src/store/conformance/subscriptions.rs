@@ -62,6 +62,14 @@ pub async fn s2_an_unknown_endpoint_is_inserted<S: SubscriptionStore + ?Sized>(h
     assert_eq!((record.stale_since, record.retired), (None, None));
     assert_eq!(row(store, 1).await, Some(record));
 
+    let longest: String = (0..)
+        .map(|number| format!("{number:04}"))
+        .take(256)
+        .collect();
+    let (owned, _) = put(store, &of(&longest, new(3)), at(5)).await;
+    assert_eq!(owned.principal, Some(Principal::from(longest)));
+    assert_eq!(row(store, 3).await, Some(owned));
+
     let (plain, _) = put(store, &new(2), at(5)).await;
     assert_eq!(
         plain.vapid_key,

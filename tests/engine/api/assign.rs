@@ -106,6 +106,7 @@ async fn what_cannot_be_set_changes_nothing() {
             "invalid_tag",
         ),
         (json!({"tags": many, "user": "alice"}), 422, "too_many_tags"),
+        (json!({"user": "é".repeat(513)}), 422, "principal_too_long"),
         (json!([]), 400, "invalid_json"),
     ] {
         assign(&world, &id, &body).await.is(status, code);

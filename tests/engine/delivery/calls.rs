@@ -4,7 +4,8 @@ use tower_web_push::broadcast::{FinalOutcome, Principal, Tag};
 use tower_web_push::engine::{DeviceState, RegisterErrorKind, Registered, Renewal, SendErrorKind};
 use tower_web_push::schedule::{Daily, DailyTime, NotifyType, Plan, Schedule, ScheduleLabel};
 use tower_web_push::store::{
-    Cursor, Failure, NewBroadcast, NewDelivery, PageWrite, RetireReason, ScheduleStore as _,
+    Assignment, Cursor, Failure, NewBroadcast, NewDelivery, PageWrite, RetireReason,
+    ScheduleStore as _,
 };
 use tower_web_push::subscription::{AuthSecret, Subscription};
 use tower_web_push::{Broadcast, Notification, Registration};
@@ -128,6 +129,10 @@ async fn calls_refuse_what_the_http_api_refuses() {
             "too_many_tags",
         ),
         (
+            Registration::new(fresh(&world).1).principal("é".repeat(513)),
+            "principal_too_long",
+        ),
+        (
             Registration::new(fresh(&world).1).vapid_key(unknown_key),
             "unknown_vapid_key",
         ),
@@ -149,6 +154,37 @@ async fn calls_refuse_what_the_http_api_refuses() {
     assert_eq!(rows.unwrap(), 1, "nothing was stored");
     let changed = Registration::new(other_keys(&known)).principal("alice");
     assert!(!register(&world, changed).await.created);
+    let longest = Registration::new(fresh(&world).1).principal("é".repeat(512));
+    assert!(register(&world, longest).await.created);
+}
+
+#[tokio::test]
+async fn an_assignment_has_the_limits_of_a_registration() {
+    let world = World::at(FCM).await;
+    let (_, subscription) = fresh(&world);
+    let id = register(&world, Registration::new(subscription)).await.id;
+    let user = |len| Assignment {
+        principal: Some(Some("a".repeat(len).into())),
+        tags: None,
+    };
+    let tagged = |number| Assignment {
+        principal: None,
+        tags: Some(
+            (0..number)
+                .map(|n| format!("t{n}").parse().unwrap())
+                .collect(),
+        ),
+    };
+    for (fits, exceeds, code) in [
+        (user(1024), user(1025), "principal_too_long"),
+        (tagged(32), tagged(33), "too_many_tags"),
+    ] {
+        let before = world.push.assign(id, fits).await.unwrap().unwrap();
+        let refused = world.push.assign(id, exceeds).await.unwrap_err();
+        assert_eq!(refused.kind().code(), code);
+        let nothing = world.push.assign(id, Assignment::default()).await.unwrap();
+        assert_eq!(nothing, Some(before));
+    }
 }
 
 #[tokio::test]

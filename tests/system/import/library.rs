@@ -117,10 +117,11 @@ async fn bad_rows_are_reported_and_stop_no_other() {
         Ok(of(13, "alice")),
         Ok(of(14, "alice")),
         Ok(of(15, "bob")),
+        Ok(of(16, &"b".repeat(1025))),
     ];
     let mut import = world.push.import();
     import.add(rows).await.unwrap();
-    assert_eq!(counts(import.report()), [5, 0, 0, 0, 6]);
+    assert_eq!(counts(import.report()), [5, 0, 0, 0, 7]);
     let kinds = kinds(import.report());
     assert!(
         kinds[0].0.starts_with("Endpoint(https://10.0.0.1, "),
@@ -135,6 +136,7 @@ async fn bad_rows_are_reported_and_stop_no_other() {
         ("row 0", RefusalKind::Unreadable),
         ("row 1", RefusalKind::Expired),
         ("row 14", RefusalKind::PrincipalFull),
+        ("row 16", RefusalKind::PrincipalTooLong),
         ("row 2", RefusalKind::TooManyTags),
         ("row 3", RefusalKind::UnknownVapidKey),
     ];
