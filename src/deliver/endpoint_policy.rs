@@ -25,11 +25,13 @@ use crate::subscription::{Endpoint, Origin};
 /// public addresses for the host. A list may name other ports. Only
 /// [`insecure_allow_local`](Self::insecure_allow_local) admits loopback.
 ///
-/// An endpoint of a known push service must have the path and query of that service, also if a list names the host. A token is one segment or parameter.
+/// An endpoint of a known push service must have the path and query of that service, also if a list names the host. A token is one segment or parameter, without
+/// other parameters, and its `:`, `=` and, of WNS, `+` and `/` are percent-encoded all or none, in one case: each spelling is an
+/// endpoint of its own.
 ///
 /// - FCM: `/fcm/send/` or `/wp/` and a token, no query.
 /// - Mozilla: `/wpush/`, a version, and a token, no query.
-/// - WNS: `/w/`, and a query that begins with `token=`.
+/// - WNS: `/w/`, and a query of `token=` and a token.
 /// - Meta: `/rl_push_send`, and a query of `notif_token=` and a token. Apple documents no rule.
 ///
 /// `_` is not allowed in host names (RFC 952). RFC 2181 section 11 allows any octet in the DNS, resolvers look such names

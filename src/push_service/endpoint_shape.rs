@@ -10,7 +10,8 @@ impl PushService {
     pub(crate) fn has_shape(self, endpoint: &Endpoint) -> bool {
         let uri = endpoint.uri();
         let (path, query) = (uri.path(), uri.query());
-        let below = |prefix| path.strip_prefix(prefix).is_some_and(is_token);
+        let is_segment = |text: &str| is_token(text, ":=");
+        let below = |prefix| path.strip_prefix(prefix).is_some_and(is_segment);
         let value = |name| query.and_then(|query| query.strip_prefix(name));
         match self {
             Self::Fcm => query.is_none() && (below("/fcm/send/") || below("/wp/")),
@@ -21,32 +22,50 @@ impl PushService {
                     && token.is_some_and(|(version, token)| {
                         !version.is_empty()
                             && version.bytes().all(|byte| byte.is_ascii_digit())
-                            && is_token(token)
+                            && is_segment(token)
                     })
             }
-            Self::Wns => path == "/w/" && value("token=").is_some_and(|token| !token.is_empty()),
+            Self::Wns => {
+                path == "/w/" && value("token=").is_some_and(|token| is_token(token, "+/="))
+            }
             // The host is the Graph API, whose parameters give requests another meaning.
-            Self::Meta => path == "/rl_push_send" && value("notif_token=").is_some_and(is_token),
+            Self::Meta => path == "/rl_push_send" && value("notif_token=").is_some_and(is_segment),
             Self::Apple | Self::Other => true,
         }
     }
 }
 
 /// Returns whether a text is one token that no server reads as more: not empty, one path segment or one parameter, no dot
-/// segment, none of it encoded but `:` and `=`, which senders may have encoded.
-fn is_token(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~:=+,".contains(&byte);
-    let mut parts = text.split('%');
-    let first = parts.next().unwrap_or_default();
-    !matches!(text, "" | "." | "..")
-        && first.bytes().all(plain)
-        && parts.all(|part| {
-            let encoded = part.get(..2).unwrap_or_default();
-            let is_harmless = ["3a", "3d"]
-                .iter()
-                .any(|code| encoded.eq_ignore_ascii_case(code));
-            is_harmless && part.bytes().all(plain)
+/// segment, none of it encoded but some characters.
+///
+/// Those are encoded all or none, in lower or in upper case: each spelling is an endpoint of its own, and one subscription must
+/// not be many.
+fn is_token(text: &str, encodable: &str) -> bool {
+    let is_encodable = |byte: u8| encodable.as_bytes().contains(&byte);
+    let (first, encoded) = match text.split_once('%') {
+        None => (text, None),
+        Some((first, encoded)) => (first, Some(encoded)),
+    };
+    let is_plain = |part: &str| {
+        part.bytes().all(|byte| match is_encodable(byte) {
+            true => encoded.is_none(),
+            false => byte.is_ascii_alphanumeric() || b"-_.~:=+,".contains(&byte),
         })
+    };
+    let is_encoded_in = |to_hex: fn(u8) -> String| {
+        let codes: Vec<_> = encodable.bytes().map(to_hex).collect();
+        encoded
+            .into_iter()
+            .flat_map(|parts| parts.split('%'))
+            .all(|part| {
+                let after = |code: &String| part.strip_prefix(code.as_str());
+                codes.iter().find_map(after).is_some_and(is_plain)
+            })
+    };
+    !matches!(text, "" | "." | "..")
+        && is_plain(first)
+        && (is_encoded_in(|byte| format!("{byte:02x}"))
+            || is_encoded_in(|byte| format!("{byte:02X}")))
 }
 
 #[cfg(test)]
@@ -75,7 +94,8 @@ mod tests {
             (MOZILLA, "/wpush/v1/gAAAAABk"),
             (MOZILLA, "/wpush/v2/gAAAAABk_x-y=="),
             (WNS, "/w/?token=BQYAAACGsKDbQ%2ba%2bCq%2f%3d"),
-            (WNS, "/w/?token=a&x=y"),
+            (WNS, "/w/?token=BQYAAACGsKDbQ%2Ba%2BCq%2F%3D"),
+            (FCM, "/wp/dHIweWNraGxlbWM%3AAPA91bH%3D"),
             (META, "/rl_push_send?notif_token=1525031671638599"),
             ("https://web.push.apple.com", "/QGuQyavXutnMH"),
             ("https://web.push.apple.com", "/3/device/x"),
@@ -104,6 +124,9 @@ mod tests {
                 "/fcm/send/x%5cy",
                 "/fcm/send/x%",
                 "/fcm/send/x%3",
+                "/fcm/send/x%3a:y",
+                "/fcm/send/x%3ay%3D",
+                "/fcm/send/x%2f",
                 "/fcm/send/x/y",
                 "/fcm/send/x?alt=json",
                 "/fcm/sendx/x",
@@ -139,6 +162,11 @@ mod tests {
             "/w?token=x",
             "/w/?token=",
             "/w/?x=y&token=z",
+            "/w/?token=a&x=y",
+            "/w/?token=a%26x=y",
+            "/w/?token=a%2fb%3D",
+            "/w/?token=a%2fb=",
+            "/w/?token=a%61",
             "/?token=x",
         ] {
             assert!(!has_shape(WNS, rest), "{rest}");

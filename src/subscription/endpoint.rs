@@ -89,14 +89,27 @@ impl Endpoint {
         self.key
     }
 
-    /// A key that all spellings of the origin share, for limits on what is sent to the push resource. Hashes on every call.
+    /// A key that all spellings of one push resource share, for limits on what is sent to it: of the origin, and of octets that are
+    /// percent-encoded or not. Hashes on every call.
     #[cfg(feature = "api")]
     pub(crate) fn resource_key(&self) -> EndpointKey {
         let path = self.uri.path_and_query();
         let path = path.map_or("", http::uri::PathAndQuery::as_str);
-        let hash = Sha256::new()
-            .chain_update(self.origin.as_str())
-            .chain_update(path);
+        let mut hash = Sha256::new().chain_update(self.origin.as_str());
+        let mut parts = path.split('%');
+        hash.update(parts.next().unwrap_or_default());
+        for part in parts {
+            let octet = part
+                .get(..2)
+                .and_then(|code| u8::from_str_radix(code, 16).ok());
+            match (octet, part.get(2..)) {
+                (Some(octet), Some(rest)) => {
+                    hash.update([octet]);
+                    hash.update(rest);
+                }
+                _ => hash.update(part),
+            }
+        }
         EndpointKey(hash.finalize().into())
     }
 }
@@ -256,6 +269,29 @@ mod tests {
 
     fn origin(url: &str) -> String {
         Endpoint::parse(url).unwrap().origin().as_str().to_owned()
+    }
+
+    #[cfg(feature = "api")]
+    #[test]
+    fn all_spellings_of_a_push_resource_have_one_key() {
+        let key = |url: &str| Endpoint::parse(url).unwrap().resource_key();
+        let wns = key("https://db5p.notify.windows.com/w/?token=a%2f%3d");
+        for same in [
+            "https://DB5P.notify.windows.com:443/w/?token=a%2F%3D",
+            "https://db5p.notify.windows.com/w/?token=a/=",
+            "https://db5p.notify.windows.com/w/?tok%65n=%61/=",
+        ] {
+            assert_eq!(key(same), wns, "{same}");
+        }
+        for other in [
+            "https://db5p.notify.windows.com/w/?token=b%2f%3d",
+            "https://db5p.notify.windows.com/w/?token=a%2f",
+            "https://db5p.notify.windows.com/w/?token=a%2f%3",
+            "https://db5p.notify.windows.com/w/?token=a%zz",
+            "https://wns2-par02p.notify.windows.com/w/?token=a%2f%3d",
+        ] {
+            assert_ne!(key(other), wns, "{other}");
+        }
     }
 
     #[test]

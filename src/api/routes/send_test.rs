@@ -42,7 +42,7 @@ pub(super) async fn send_test(
     let row = api.engine.held(&given).await?;
     let row = row.ok_or(ProblemKind::UnknownSubscription)?;
     let key = given.endpoint().resource_key();
-    // Only a holder of the subscription can use its turn up, and only a push that is sent counts for its peer.
+    // Only a holder of the subscription can use its turn up, and one whose turn was a moment ago costs its peer nothing.
     let settings = &api.settings;
     settings
         .tests

@@ -150,19 +150,59 @@ fn filter(query: &Query) -> Result<SubscriptionFilter, Problem> {
     })
 }
 
-/// Whether the client asks for CSV by name.
+/// Whether the client asks for CSV by name, and not for JSON rather (RFC 9110 section 12.5.1).
 fn accepts_csv(parts: &Parts) -> bool {
+    let csv = weight(parts, "text/csv");
+    csv > 0.0 && csv >= weight(parts, "application/json")
+}
+
+/// The weight of a media type that `Accept` names (RFC 9110 section 12.4.2), 0 of another.
+fn weight(parts: &Parts, media_type: &str) -> f32 {
     let accepted = parts.headers.get_all(ACCEPT).iter();
-    let mut ranges = accepted
+    let ranges = accepted
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','));
-    ranges.any(|range| {
-        let name = range.split(';').next().unwrap_or(range);
-        name.trim().eq_ignore_ascii_case("text/csv")
-    })
+    let weights = ranges.filter_map(|range| {
+        let mut words = range.split(';').map(str::trim);
+        let is_named = words.next()?.eq_ignore_ascii_case(media_type);
+        let weight = words.find_map(|word| word.strip_prefix(['q', 'Q'])?.strip_prefix('='));
+        is_named.then(|| weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)))
+    });
+    weights.fold(0.0, f32::max)
 }
 
 fn cursor(text: &str) -> Option<EndpointKey> {
     let key: &[u8] = &base64_any(text)?;
     key.try_into().ok().map(EndpointKey::from_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn csv_is_what_a_client_names_and_does_not_refuse() {
+        for (accept, is_csv) in [
+            (&["text/csv"][..], true),
+            (&["application/json", "Text/CSV; Q=0.5"], false),
+            (&["application/json;q=0.4, text/csv;q=0.5"], true),
+            (&["application/json, text/csv"], true),
+            (&["application/json, text/csv;q=0"], false),
+            (&["text/csv;q=0.000"], false),
+            (&["text/csv;q=nan"], false),
+            (&["text/csv;q="], false),
+            (&["text/csv;header=present;q=0.1"], true),
+            (&["*/*"], false),
+            (&["text/*"], false),
+            (&["text/csvx"], false),
+            (&[], false),
+        ] {
+            let mut request = http::Request::builder();
+            for value in accept {
+                request = request.header(ACCEPT, *value);
+            }
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            assert_eq!(accepts_csv(&parts), is_csv, "{accept:?}");
+        }
+    }
 }
