@@ -8,13 +8,15 @@ compile_ahead() {
     if have ionice; then ionice -c3 -p "$BASHPID"; fi
     # One part that fails keeps no other from being compiled.
     set +e
-    # The fuzz targets have a target folder of their own: what they compile waits for nothing else.
+    # These have target folders of their own: what they compile waits for nothing else.
     (set -e; build_fuzz) &
-    local fuzz=$! part
-    for part in build_packages step_minimal_versions step_wasm32; do
+    local fuzz=$! features part
+    (set -e; step_features) &
+    features=$!
+    for part in build_package build_packages step_minimal_versions step_wasm32; do
         (set -e; "$part")
     done
-    wait "$fuzz"
+    wait "$fuzz" "$features"
 }
 
 # Runs a command while that is done, and waits for both.

@@ -1,20 +1,34 @@
 # The package as it would be published, the other packages of the repository, and what the README tells people to type.
 
-# The archive builds alone, and has all that its unit tests include, which run here and not once more in the step `tests`. Their
-# dependencies are those of the other steps.
-step_package() {
+# Unpacks the archive that would be published, and leaves the shell there.
+unpack_package() {
     local -a dirty=()
     # A change is checked before it is committed; what is published is not.
     if [ -z "${CI:-}" ]; then dirty=(--allow-dirty); fi
     cargo package --quiet --locked --no-verify "${dirty[@]}"
-    start_servers
-    local crate settings=$PWD/.config/nextest.toml
+    local crate archive unpacked=$CARGO_TARGET_DIR/package/unpacked
     crate=$(basename "$(cargo pkgid)" | sed -E 's/.*#(.*@)?/tower-web-push-/')
-    # Outside of the repository, whose workspace it is no part of.
-    unpacked=$(mktemp -d)
-    trap 'stop_servers; rm -rf "$unpacked"' EXIT
-    tar -xzf "$CARGO_TARGET_DIR/package/$crate.crate" -C "$unpacked"
+    archive=$CARGO_TARGET_DIR/package/$crate.crate
+    # The files in an archive have no times of their own. Those of another archive are newer than what was compiled before.
+    if ! cmp -s "$archive" "$unpacked/archive"; then
+        rm -rf "$unpacked" && mkdir -p "$unpacked"
+        tar -xzmf "$archive" -C "$unpacked"
+        cp "$archive" "$unpacked/archive"
+    fi
     cd "$unpacked/$crate"
+}
+
+build_package() {
+    unpack_package
+    cargo test --locked --lib --all-features --no-run
+}
+
+# The archive builds alone, and has all that its unit tests include, which run here and not once more in the step `tests`. Their
+# dependencies are those of the other steps.
+step_package() {
+    local settings=$PWD/.config/nextest.toml
+    start_servers
+    unpack_package
     if have cargo-nextest; then
         cargo nextest run --locked --lib --all-features --config-file "$settings" --profile "$nextest_profile"
     else
