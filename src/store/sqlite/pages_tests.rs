@@ -48,21 +48,11 @@ fn new_broadcasts_change_the_last_pages_of_each_table_and_index() {
     fs::write(&path, "").unwrap();
     let identity = Identity::of(&path).unwrap();
     let conn = connection::writer(&path, &Prefix::default(), &identity).unwrap();
-    let checkpoint = || {
-        let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
-        conn.query_row(sql, [], |_| Ok(())).unwrap();
-    };
-    let taken: Vec<_> = (1..=2)
-        .map(|hours| {
-            let now = Timestamp::from_secs(hours * 3_600);
-            open(&conn, 5_000, now);
-            checkpoint();
-            open(&conn, TOGETHER, now + std::time::Duration::from_secs(1));
-            let frames = frames(&path);
-            checkpoint();
-            frames
-        })
-        .collect();
-    // With ids in no order, each has a page of their index for itself: of 5,000 broadcasts these are more than 30.
-    assert!(taken.iter().all(|frames| *frames <= 40), "{taken:?}");
+    open(&conn, 5_000, Timestamp::from_secs(3_600));
+    let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+    conn.query_row(sql, [], |_| Ok(())).unwrap();
+    open(&conn, TOGETHER, Timestamp::from_secs(3_601));
+    let frames = frames(&path);
+    // With ids in no order it is twice as many: the index of the ids has some 40 pages, and most of them change.
+    assert!((1..=50).contains(&frames), "{frames}");
 }
