@@ -14,7 +14,8 @@
 //! - `killed`: from a SIGKILL after a third of a broadcast, with a new start at once, until nothing is waiting or leased; and
 //!   how many were sent twice. Once per commit and store.
 //!
-//! CPU time is that of the server's process. `-- … sqlite` measures only this store.
+//! CPU time is that of the server's process. `-- … sqlite` measures only this store, and `-- … only-subscribe` only the first of
+//! these.
 #![allow(missing_docs, reason = "a program")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails has no number")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
@@ -89,6 +90,7 @@ async fn main() {
     let names = ["sqlite", "postgres", "redis"];
     let asked = |name: &str| words.iter().any(|word| word == name);
     let all = !names.iter().any(|name| asked(name));
+    let only_subscribe = asked("only-subscribe");
     for name in names.into_iter().filter(|name| all || asked(name)) {
         let mut measured = vec![Measured::new(); commits.len()];
         for round in 0..ROUNDS {
@@ -96,7 +98,7 @@ async fn main() {
                 let Some(world) = World::start(Path::new(program), name).await else {
                     break;
                 };
-                world.measure(measured, round == 0).await;
+                world.measure(measured, only_subscribe, round == 0).await;
             }
         }
         for ((commit, _), measured) in commits.iter().zip(&mut measured) {
@@ -230,7 +232,7 @@ impl World {
         })
     }
 
-    async fn measure(mut self, measured: &mut Measured, kill: bool) {
+    async fn measure(mut self, measured: &mut Measured, only_subscribe: bool, kill: bool) {
         let mut add = |what, value| measured.entry(what).or_default().push(value);
 
         let (began, cpu) = (Instant::now(), self.cpu());
@@ -238,6 +240,9 @@ impl World {
         let (rate, cpu) = self.since(began, cpu, BROWSERS);
         add("subscribe: per second", rate);
         add("subscribe: us CPU", cpu);
+        if only_subscribe {
+            return;
+        }
 
         // The first messages prove the push service and fill caches.
         for id in &ids[..20] {

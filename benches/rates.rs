@@ -9,7 +9,10 @@
 //!   targets are 4,000 a second on PostgreSQL and Redis, and 12,000 on SQLite.
 //! - One broadcast: to 20,000, from acceptance to its end. The target is 15,000 a second on PostgreSQL and Redis.
 //!
-//! CPU time is that of the process, without the database's. `-- sqlite postgres` measures only these.
+//! CPU time is that of the process, without the database's. For SQLite there is what was written, too, to the log and by
+//! checkpoints, which other load does not change as much. `-- sqlite postgres` measures only these. `-- sqlite single rounds=5`
+//! measures messages to one recipient each alone, five times: what a program such as `perf stat` or `strace -c` counts beside
+//! `rounds=0` is theirs.
 #![allow(missing_docs, reason = "a program")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails has no number")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
@@ -52,7 +55,7 @@ const BROADCAST: usize = 20_000;
 const AT_ONCE: usize = 64;
 /// How long the push service takes.
 const ANSWER: Duration = Duration::from_millis(10);
-/// Rounds of each measurement. Medians are printed.
+/// Rounds of each measurement, if no other number is given. Medians are printed.
 const ROUNDS: usize = 5;
 /// Longer only if the code is broken.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -66,45 +69,60 @@ fn main() {
     let names = ["memory", "sqlite", "postgres", "redis"];
     let asked = |name: &str| words.iter().any(|word| word == name);
     let all = !names.iter().any(|name| asked(name));
+    let rounds = words.iter().find_map(|word| word.strip_prefix("rounds="));
+    let rounds = rounds.map_or(ROUNDS, |rounds| rounds.parse().unwrap());
+    let plan = Plan {
+        rounds,
+        has_broadcasts: !asked("single"),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
         for name in names.into_iter().filter(|name| all || asked(name)) {
-            measure_store(name).await;
+            measure_store(name, plan).await;
         }
     });
     println!("repeat it: cargo bench --bench rates --all-features");
 }
 
-async fn measure_store(name: &str) {
+/// What is measured of each store.
+#[derive(Clone, Copy)]
+struct Plan {
+    rounds: usize,
+    has_broadcasts: bool,
+}
+
+async fn measure_store(name: &str, plan: Plan) {
     match name {
-        "memory" => measure(name, Arc::new(MemoryStore::new())).await,
+        "memory" => measure(name, plan, Arc::new(MemoryStore::new())).await,
         "sqlite" => {
             let folder = tempfile::tempdir().unwrap();
             let store = SqliteStore::open(folder.path().join("push.db"))
                 .await
                 .unwrap();
-            measure(name, store.clone()).await;
+            measure(name, plan, store.clone()).await;
             store.close().await.unwrap();
         }
         "postgres" => {
             let Some(server) = Server::start(Kind::Postgres, &[]).await else {
                 return;
             };
-            measure(name, PostgresStore::connect(&server.url()).await.unwrap()).await;
+            let store = PostgresStore::connect(&server.url()).await.unwrap();
+            measure(name, plan, store).await;
         }
         _ => {
             let Some(server) = Server::start(Kind::Redis, &[]).await else {
                 return;
             };
-            measure(name, RedisStore::connect(&server.url()).await.unwrap()).await;
+            let store = RedisStore::connect(&server.url()).await.unwrap();
+            measure(name, plan, store).await;
         }
     }
 }
 
-async fn measure<S>(name: &str, store: S)
+async fn measure<S>(name: &str, plan: Plan, store: S)
 where
     S: SubscriptionStore + VapidKeyStore + ScheduleStore + Clone,
 {
@@ -134,12 +152,14 @@ where
     // The push service is proven, and caches are full.
     broadcast(&push).await;
     let (mut single, mut large) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..plan.rounds {
         single.push(timed(SINGLE, one_each(&push, &sent)).await);
-        large.push(timed(BROADCAST, broadcast(&push)).await);
+        if plan.has_broadcasts {
+            large.push(timed(BROADCAST, broadcast(&push)).await);
+        }
     }
-    report(name, "one recipient each", single);
-    report(name, "one broadcast", large);
+    report(name, "one recipient each", &single);
+    report(name, "one broadcast", &large);
     drop(stop);
     let _ = running.await;
 }
@@ -184,15 +204,24 @@ async fn broadcast(push: &WebPush) {
     assert_eq!(accepted, BROADCAST as u64);
 }
 
-async fn timed(messages: usize, work: impl Future<Output = ()>) -> (f64, f64) {
-    let (began, cpu) = (Instant::now(), cpu_time());
+/// What one message took.
+#[derive(Clone, Copy)]
+struct Cost {
+    per_second: f64,
+    cpu_us: f64,
+    written: f64,
+}
+
+async fn timed(messages: usize, work: impl Future<Output = ()>) -> Cost {
+    let (began, cpu, before) = (Instant::now(), cpu_time(), written());
     work.await;
     let (took, cpu) = (began.elapsed(), cpu_time().saturating_sub(cpu));
     let messages = messages as f64;
-    (
-        messages / took.as_secs_f64(),
-        cpu.as_secs_f64() * 1e6 / messages,
-    )
+    Cost {
+        per_second: messages / took.as_secs_f64(),
+        cpu_us: cpu.as_secs_f64() * 1e6 / messages,
+        written: (written() - before) / messages,
+    }
 }
 
 /// The users, each with one subscription, and others.
@@ -217,14 +246,28 @@ async fn subscribe<S: SubscriptionStore>(push: &WebPush, store: &S) {
         .await;
 }
 
-fn report(name: &str, what: &str, measured: Vec<(f64, f64)>) {
-    let median = |mut values: Vec<f64>| {
+fn report(name: &str, what: &str, measured: &[Cost]) {
+    if measured.is_empty() {
+        return;
+    }
+    let median = |of: fn(&Cost) -> f64| {
+        let mut values: Vec<_> = measured.iter().map(of).collect();
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };
-    let per_second = median(measured.iter().map(|one| one.0).collect());
-    let cpu = median(measured.iter().map(|one| one.1).collect());
-    println!("{name:8} {what:18} {per_second:7.0} messages/s, {cpu:4.0} us CPU per message");
+    let (per_second, cpu) = (median(|cost| cost.per_second), median(|cost| cost.cpu_us));
+    print!("{name:8} {what:18} {per_second:7.0} messages/s, {cpu:4.0} us CPU per message");
+    if name == "sqlite" {
+        print!(", {:6.0} octets written", median(|cost| cost.written));
+    }
+    println!();
+}
+
+/// The octets that this process has written so far; zero without `/proc`.
+fn written() -> f64 {
+    let io = fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = io.lines().find_map(|line| line.strip_prefix("wchar:"));
+    line.map_or(0.0, |octets| octets.trim().parse().unwrap())
 }
 
 /// The CPU time of this process so far; zero without `/proc`.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::json::SERIALIZED;
 use super::{Broadcast, BroadcastId};
+use crate::clock::{Clock as _, SystemClock};
 use crate::moment::iso8601;
 
 /// The database of an outbox, and the name of what is written to.
@@ -99,7 +100,7 @@ impl Broadcast {
     /// # let _ = (message, opts);
     /// ```
     pub fn outbox_statement(&self, dialect: OutboxDialect<'_>) -> OutboxStatement {
-        let id = BroadcastId::random();
+        let id = BroadcastId::at(SystemClock::new().now());
         let mut opts = Map::new();
         opts.insert("id".to_owned(), json!(id));
         if let Some(at) = self.send_at {

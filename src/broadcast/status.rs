@@ -5,18 +5,32 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use serde::Serialize;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use crate::clock::Timestamp;
 use crate::error::unit_error;
 use crate::text::as_text;
 
-/// A broadcast's id: a random UUID (version 4).
+/// A broadcast's id: a UUID of any version.
+///
+/// An id that this crate makes for a broadcast that it accepts begins with the time of acceptance, in milliseconds (version 7,
+/// RFC 9562 section 5.7): new rows come to the end of a store's indexes. Who sees an id can read that time. The other 74 bits
+/// are random. An id gives no right: who may read or cancel a broadcast is decided by who asks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BroadcastId(Uuid);
 
 impl BroadcastId {
-    /// Makes a random id, from the operating system's randomness.
+    /// Makes an id that begins with a time (version 7). The rest is the operating system's randomness: ids of one millisecond
+    /// have no order.
+    #[must_use]
+    pub fn at(now: Timestamp) -> Self {
+        const LAST: u64 = (1 << 48) - 1;
+        let millis = u64::try_from(now.as_millis()).unwrap_or(0).min(LAST);
+        let [_, _, _, _, _, _, random @ ..] = Uuid::new_v4().into_bytes();
+        Self(Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+    }
+
+    /// Makes a random id (version 4), from the operating system's randomness.
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4())
@@ -280,6 +294,45 @@ impl BroadcastStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The example of RFC 9562 appendix A.6: its time, and where version, variant and randomness are.
+    #[test]
+    fn an_id_begins_with_its_time() {
+        let at = |millis| BroadcastId::at(Timestamp::from_millis(millis));
+        let id = at(0x017f_22e2_79b0);
+        let example: BroadcastId = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f".parse().unwrap();
+        assert_eq!(id.as_bytes()[..6], example.as_bytes()[..6]);
+        assert_eq!(id.0.get_version_num(), 7);
+        assert_eq!(id.0.get_variant(), uuid::Variant::RFC4122);
+        assert!(at(0x017f_22e2_79b1) > id);
+        assert_eq!(at(-1).as_bytes()[..6], [0; 6]);
+        assert_eq!(at(i64::MAX).as_bytes()[..6], [0xff; 6]);
+    }
+
+    #[test]
+    fn the_rest_of_an_id_is_random() {
+        let ids = [(); 64].map(|()| BroadcastId::at(Timestamp::default()));
+        let octets = |id: &BroadcastId| u128::from_be_bytes(*id.as_bytes());
+        let (all, any) = ids
+            .iter()
+            .map(octets)
+            .fold((!0, 0), |(all, any), id| (all & id, any | id));
+        // Bits that were both set and not set: a bit that is random is missing once in 2^63.
+        let random: u128 = any & !all;
+        assert_eq!(random, 0x0fff_3fff_ffff_ffff_ffff);
+    }
+
+    /// Ids that earlier versions have stored, and those of applications.
+    #[test]
+    fn an_id_may_be_of_any_version() {
+        let example = |version: char| format!("017f22e2-79b0-{version}cc3-98c4-dc0c0c07398f");
+        for text in ('1'..='8').map(example) {
+            let id: BroadcastId = text.parse().unwrap();
+            assert_eq!(id.to_string(), text);
+            assert_eq!(BroadcastId::from_bytes(*id.as_bytes()), id);
+        }
+        assert_eq!(BroadcastId::random().0.get_version_num(), 4);
+    }
 
     #[test]
     fn states_have_the_names_of_json() {

@@ -92,7 +92,8 @@ impl Engine {
             .message
             .ttl()
             .deadline(send_at.unwrap_or(accepted_at));
-        let mut new = NewBroadcast::new(broadcast.audience, broadcast.message, deadline);
+        let (id, audience, message) = (BroadcastId::at(now), broadcast.audience, broadcast.message);
+        let mut new = NewBroadcast::with_id(id, audience, message, deadline);
         new.send_at = send_at;
         new.pace = broadcast.pace;
         new.idempotency = idempotency;

@@ -10,6 +10,7 @@ use super::Engine;
 use super::expand::{expected, first_page, recipient};
 use super::records::{Record, records};
 use super::unreadable::UNREADABLE_PAUSE;
+use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
 use crate::message::{Message, Ttl};
 use crate::observe;
@@ -242,7 +243,8 @@ async fn compose(
         Ok(Some(message)) => {
             let message = within(message);
             let deadline = message.ttl().deadline(now);
-            let mut broadcast = NewBroadcast::new(schedule.audience(), message, deadline);
+            let (id, audience) = (BroadcastId::at(now), schedule.audience());
+            let mut broadcast = NewBroadcast::with_id(id, audience, message, deadline);
             // A subscriber's broadcast has an id that no caller knows. The application can list and follow its own.
             broadcast.forget_when_over = matches!(schedule.plan, Plan::Subscriber { .. });
             broadcast.page = match subscriber {

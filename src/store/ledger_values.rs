@@ -47,11 +47,22 @@ pub struct NewBroadcast {
 }
 
 impl NewBroadcast {
-    /// Makes a broadcast to be sent at once, with a new id.
+    /// Makes a broadcast to be sent at once, with a random id.
     #[must_use]
     pub fn new(audience: Audience, message: Message, deadline: Timestamp) -> Self {
+        Self::with_id(BroadcastId::random(), audience, message, deadline)
+    }
+
+    /// Makes a broadcast to be sent at once.
+    #[must_use]
+    pub const fn with_id(
+        id: BroadcastId,
+        audience: Audience,
+        message: Message,
+        deadline: Timestamp,
+    ) -> Self {
         Self {
-            id: BroadcastId::random(),
+            id,
             audience,
             message,
             send_at: None,

@@ -49,8 +49,7 @@ pub(super) const UNDERWAY: &str = concat!(
     stored_columns!(),
     " FROM broadcast INDEXED BY broadcast_open WHERE ended_at IS NULL ORDER BY deadline LIMIT ?1"
 );
-pub(super) const BY_IDEMPOTENCY_KEY: &str =
-    "SELECT seq, fingerprint FROM broadcast WHERE idempotency_key = ?1";
+pub(super) const BY_IDEMPOTENCY_KEY: &str = "SELECT seq, fingerprint FROM broadcast INDEXED BY broadcast_idempotency WHERE idempotency_key = ?1";
 /// With what its first page makes of it: written once.
 const OPEN: &str = "INSERT INTO broadcast (id, created_at, send_at, due_at, deadline, expected, written, expanding, cursor, \
      expand_at, idempotency_key, fingerprint, band, pace) \
@@ -476,3 +475,7 @@ pub(super) fn prune(
     // After the last origin the walk starts again.
     Ok((pruned, next.unwrap_or(i64::MIN)))
 }
+
+#[cfg(test)]
+#[path = "pages_tests.rs"]
+mod tests;

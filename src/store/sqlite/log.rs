@@ -14,8 +14,8 @@ use crate::store::{StoreError, StoreErrorKind};
 
 /// The size of the log, in octets, at which the writer runs a checkpoint.
 ///
-/// SQLite runs one by itself at 4 MiB, but restarts the log only while no reader is active. With overlapping readers the
-/// log would grow with every change.
+/// SQLite runs one by itself at 16 MiB, and at 4 in an application's file, but restarts the log only while no reader is
+/// active. With overlapping readers the log would grow with every change.
 pub(super) const MAX_LOG: u64 = 64 * 1024 * 1024;
 /// How long a checkpoint waits for readers in other processes. Writes wait as long.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -261,6 +261,27 @@ mod tests {
             drop(application);
             close(conn).unwrap();
             assert_eq!(size() == before, is_replicated);
+        }
+    }
+
+    #[test]
+    fn an_applications_file_keeps_the_checkpoints_that_its_application_expects() {
+        let folder = tempfile::tempdir().unwrap();
+        for (prefix, pages) in [("", 4_000), ("web_push_", 1_000)] {
+            let path = folder.path().join(format!("{prefix}push.db"));
+            open(&path)
+                .execute_batch("PRAGMA journal_mode = WAL")
+                .unwrap();
+            let prefix = match prefix {
+                "" => Prefix::default(),
+                prefix => Prefix::parse(prefix).unwrap(),
+            };
+            let identity = Identity::of(&path).unwrap();
+            let conn = connection::writer(&path, &prefix, &identity).unwrap();
+            let set: i64 = conn
+                .query_row("PRAGMA wal_autocheckpoint", [], |row| row.get(0))
+                .unwrap();
+            assert_eq!(set, pages);
         }
     }
 

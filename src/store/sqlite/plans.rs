@@ -31,7 +31,7 @@ const SHORT: &[(&str, &str)] = &[
     (broadcasts::BY_SEQ, "INTEGER PRIMARY KEY (rowid=?)"),
     (
         broadcasts::BY_IDEMPOTENCY_KEY,
-        "INDEX sqlite_autoindex_broadcast_2 (idempotency_key=?)",
+        "INDEX broadcast_idempotency (idempotency_key=?)",
     ),
     (broadcasts::SAVE, "INTEGER PRIMARY KEY (rowid=?)"),
     (

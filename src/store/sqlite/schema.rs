@@ -9,11 +9,11 @@ use crate::store::{StoreError, StoreErrorKind, layout};
 
 /// Marks a file of the store's own as this crate's: "wpsh".
 const APPLICATION_ID: i64 = 0x7770_7368;
-/// The version of the tables. Those below 14 were in use before the first release.
+/// The version of the tables. Those below 15 were in use before the first release.
 ///
 /// A file of the store's own has it in its header, as `user_version`. In an application's file, where the header is the
 /// application's, it is a row of the table `meta`.
-pub(super) const VERSION: i64 = 14;
+pub(super) const VERSION: i64 = 15;
 pub(super) const TABLES: &str = include_str!("tables.sql");
 /// The tables of an application's file alone.
 pub(super) const OUTBOX: &str = include_str!("outbox.sql");

@@ -1,4 +1,4 @@
--- Version 14.
+-- Version 15.
 --
 -- Rows are looked up by key (subscriptions in the order in which broadcasts are expanded), so these tables are their own
 -- indexes: `WITHOUT ROWID`.
@@ -150,7 +150,7 @@ CREATE TABLE broadcast (
     is_held INTEGER NOT NULL DEFAULT 0,
     resuming INTEGER NOT NULL DEFAULT 0,
     ended_at INTEGER,
-    idempotency_key TEXT UNIQUE,
+    idempotency_key TEXT,
     fingerprint BLOB,
     -- The number of rows by outcome.
     accepted INTEGER NOT NULL DEFAULT 0,
@@ -164,6 +164,8 @@ CREATE TABLE broadcast (
     failed INTEGER NOT NULL DEFAULT 0,
     cancelled INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+-- Most broadcasts have no key, and no entry.
+CREATE UNIQUE INDEX broadcast_idempotency ON broadcast (idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX broadcast_open ON broadcast (deadline) WHERE ended_at IS NULL;
 CREATE INDEX broadcast_ended ON broadcast (ended_at) WHERE ended_at IS NOT NULL;
 -- For lists: all, and those that are not over.

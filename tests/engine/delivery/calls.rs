@@ -1,6 +1,6 @@
 //! An application without the HTTP API: Rust calls with the same rules.
 
-use tower_web_push::broadcast::{FinalOutcome, Principal, Tag};
+use tower_web_push::broadcast::{BroadcastId, FinalOutcome, Principal, Tag};
 use tower_web_push::engine::{DeviceState, RegisterErrorKind, Registered, Renewal, SendErrorKind};
 use tower_web_push::schedule::{Daily, DailyTime, NotifyType, Plan, Schedule, ScheduleLabel};
 use tower_web_push::store::{
@@ -361,6 +361,29 @@ async fn a_key_that_another_process_made_is_not_stale_here() {
     let subscription = world.service.user_agent().subscribe(&key).unwrap();
     let registration = Registration::new(subscription).vapid_key(key);
     assert!(!register(&world, registration).await.stale_key);
+}
+
+/// The beginning of an id of this time: its milliseconds in 48 bits.
+fn beginning(id: BroadcastId) -> u64 {
+    let octets = u128::from_be_bytes(*id.as_bytes());
+    u64::try_from(octets >> 80).unwrap()
+}
+
+#[tokio::test]
+async fn the_id_of_a_broadcast_begins_with_the_time_of_its_acceptance() {
+    let world = World::at(FCM).await;
+    let (_browser, _) = world.subscriber().await;
+    for _ in 0..2 {
+        world.clock.advance(MINUTE);
+        let now = u64::try_from(world.clock.now().as_millis()).unwrap();
+        let to = || Broadcast::to(Audience::All, Notification::new("x"));
+        let at_once = world.push.enqueue_broadcast(to()).await.unwrap();
+        let later = to().at(world.clock.now() + MINUTE);
+        let later = world.push.enqueue_broadcast(later).await.unwrap();
+        for queued in [at_once, later] {
+            assert_eq!(beginning(queued.broadcast), now);
+        }
+    }
 }
 
 #[tokio::test]
