@@ -314,6 +314,33 @@ pub async fn l5_one_claimant_probes_a_paused_origin<L: DeliveryLedger + ?Sized>(
     }
 }
 
+/// L5: of several concurrent claims one probes a paused origin.
+pub async fn l5_one_of_many_concurrent_claims_probes<L>(h: &Handles<L>)
+where
+    L: DeliveryLedger + ?Sized,
+{
+    let names = ["a", "b", "c", "d", "e"];
+    let rows: Vec<_> = (0..100)
+        .map(|n| delivery(names[n % 5], u32::try_from(n).unwrap()))
+        .collect();
+    sending(h.store(), &rows, at(0)).await;
+    for name in names {
+        let pause = Pause::new(origin(name), at(10), PauseReason::Unreachable);
+        h.store().pause(&pause, at(0)).await.unwrap();
+    }
+    let claims = h
+        .race(
+            8,
+            |ledger, _| async move { claim(&*ledger, 50, at(10)).await },
+        )
+        .await;
+    let mut probes: Vec<_> = claims.into_iter().flatten().collect();
+    // One that no claim has taken, for others had locked it.
+    probes.extend(claim(h.second(), 50, at(11)).await);
+    let numbers = names.map(|name| count(&probes, name));
+    assert_eq!(numbers, [1; 5], "one asks");
+}
+
 /// L5: after a settled probe without a new pause any claimant may take the next one.
 pub async fn l5_the_end_of_a_probe_makes_room<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();

@@ -198,6 +198,20 @@ pub async fn l21_a_large_pause_takes_steps<L: DeliveryLedger + ?Sized>(h: &Handl
     assert_eq!(status.counts.pending, ROWS as u64);
 }
 
+/// L21: rows whose leases end in the pause come back in steps, too.
+pub async fn l21_many_leases_may_end_in_a_pause<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    const ROWS: usize = 2 * STEP + 7;
+    let ledger = h.store();
+    let rows = (1..).map(|number| delivery("a", number));
+    let rows: Vec<_> = rows.take(ROWS).collect();
+    let id = sending(ledger, &rows, at(0)).await;
+    assert_eq!(claim_all(ledger, at(0)).await, ROWS);
+    hold(h.second(), id, true, at(1)).await;
+    is_quiet(ledger, at(0) + LEASE).await;
+    hold(ledger, id, false, at(60)).await;
+    assert_eq!(claim_all(h.second(), at(60)).await, ROWS);
+}
+
 /// L21: rows of a paused broadcast in front of others are put aside later by a claim that has ended as many of a cancelled one
 /// as it may. It says so.
 pub async fn l21_a_claim_that_puts_aside_no_more_says_so<L: DeliveryLedger + ?Sized>(

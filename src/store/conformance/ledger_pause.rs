@@ -38,6 +38,25 @@ pub async fn l11_the_later_end_of_two_pauses_holds<L: DeliveryLedger + ?Sized>(h
     assert_eq!(pauses(h.second(), 61).await, [next]);
 }
 
+/// L11: the pause with the latest end holds, whichever is written last.
+pub async fn l11_the_latest_end_of_concurrent_pauses_holds<L>(h: &Handles<L>)
+where
+    L: DeliveryLedger + ?Sized,
+{
+    for number in 0..10 {
+        let name = format!("o{number}");
+        h.race(8, |ledger, n| {
+            let until = 60 + 10 * i64::try_from(n).unwrap();
+            let pause = pause(&name, until, PauseReason::RateLimited);
+            async move { ledger.pause(&pause, at(0)).await.unwrap() }
+        })
+        .await;
+    }
+    let ends = pauses(h.second(), 1).await;
+    let ends: Vec<_> = ends.iter().map(|pause| pause.until).collect();
+    assert_eq!(ends, [at(130); 10]);
+}
+
 /// L11: a probed pause keeps its reason and details until it is lifted.
 pub async fn l11_a_probed_pause_ends_by_being_lifted<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();

@@ -53,6 +53,7 @@ macro_rules! store_conformance {
                 l5_named_origins_take_turns
                 l5_origins_without_rows_hold_up_no_others
                 l5_one_claimant_probes_a_paused_origin
+                l5_one_of_many_concurrent_claims_probes
                 l5_the_end_of_a_probe_makes_room
                 l5_a_probe_is_a_row_that_is_sent
                 l5_a_probe_outlives_another_row_of_its_recipient
@@ -80,6 +81,7 @@ macro_rules! store_conformance {
                 l10_the_oldest_due_row_is_told_by_push_service
                 l10_no_number_of_other_origins_hides_a_late_push_service
                 l11_the_later_end_of_two_pauses_holds
+                l11_the_latest_end_of_concurrent_pauses_holds
                 l11_a_probed_pause_ends_by_being_lifted
                 l11_a_past_end_lifts_the_pause
                 l12_expire_ends_what_is_late
@@ -134,6 +136,7 @@ macro_rules! store_conformance {
                 l21_ready_rows_wait_until_it_goes_on
                 l21_leased_rows_are_settled
                 l21_a_large_pause_takes_steps
+                l21_many_leases_may_end_in_a_pause
                 l21_a_claim_that_puts_aside_no_more_says_so
                 l21_rows_to_bring_back_are_due
                 l21_a_broadcast_that_goes_on_takes_turns

@@ -47,13 +47,16 @@ pub(super) const END_IN_FRONT: &str = "WITH ended AS MATERIALIZED (SELECT locked
              WHERE b.seq = next.broadcast), false) LIMIT $2) \
      DELETE FROM web_push.delivery AS d WHERE d.ctid = ANY(ARRAY(SELECT ctid FROM ended)) \
      RETURNING d.broadcast, d.origin, d.fence";
-/// Skips broadcasts whose remaining rows are leased.
+/// Late broadcasts, and whether nothing of them is left: their last row ended while their counts could not be read. Skips those
+/// whose remaining rows are leased. With `OFFSET 0` the planner cannot read all rows instead.
 pub(super) const LATE: &str = concat!(
-    "SELECT seq FROM web_push.broadcast AS b WHERE ended_at IS NULL AND deadline <= $1 \
-     AND (expanding OR EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq \
+    "SELECT seq, is_empty FROM (SELECT seq, deadline, expanding, \
+         NOT expanding AND NOT EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq OFFSET 0) AS is_empty \
+         FROM web_push.broadcast AS b WHERE ended_at IS NULL AND deadline <= $1) AS late \
+     WHERE expanding OR is_empty OR EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = late.seq \
          AND (NOT leased OR at <= $1 OR at >= ",
     aside_sql!(),
-    "))) ORDER BY deadline, seq LIMIT $2"
+    ")) ORDER BY deadline, seq LIMIT $2"
 );
 /// Cancelled broadcasts with rows whose lease has ended, or whose cancellation is not complete.
 macro_rules! unswept {
@@ -165,7 +168,10 @@ async fn expire_some(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Result<(u
     let rows = tx
         .query(LATE, &[&now.as_millis(), &integer(BROADCASTS)])
         .await?;
-    let late: Vec<i64> = read(&rows, |columns| columns.get())?;
+    let late = read(&rows, |columns| {
+        Ok((columns.get::<i64>()?, columns.get::<bool>()?))
+    })?;
+    let (late, is_empty): (Vec<_>, Vec<_>) = late.into_iter().unzip();
     let has_more = late.len() == BROADCASTS;
     if late.is_empty() {
         return Ok((0, false));
@@ -174,12 +180,27 @@ async fn expire_some(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Result<(u
     let mut locked = Stored::lock_all(tx, &late).await?;
     let ended = Ended::some(tx, &late, limit, now).await?;
     ended.count(tx, &mut locked, now).await?;
-    let unreadable = late.into_iter().filter(|seq| !locked.contains_key(seq));
-    let unreadable: Vec<_> = unreadable.collect();
+    let unreadable = late.iter().filter(|seq| !locked.contains_key(seq));
+    let unreadable: Vec<_> = unreadable.copied().collect();
     if !unreadable.is_empty() {
         forget_unreadable(tx, &unreadable).await?;
     }
+    let empty = late.iter().zip(is_empty).filter(|(_, is_empty)| *is_empty);
+    let empty = empty.filter_map(|(seq, _)| locked.remove(seq)).collect();
+    end_empty(tx, empty, now).await?;
     Ok((ended.rows(), has_more))
+}
+
+/// Ends broadcasts without rows whose counts can be read again: they would be listed for ever. What is missing in these counts
+/// has expired.
+async fn end_empty(tx: &mut Tx<'_>, mut empty: Vec<Stored>, now: Timestamp) -> Result<(), Failed> {
+    // Another process may have ended one meanwhile.
+    empty.retain(|stored| stored.ended_at.is_none());
+    for Stored { progress, .. } in &mut empty {
+        let (outcome, lost) = (progress.expire(), progress.rows());
+        progress.counts.add(outcome, lost);
+    }
+    save(tx, &mut empty, now).await
 }
 
 /// Removes broadcasts past their deadline whose counts cannot be read, as far as they have no rows.

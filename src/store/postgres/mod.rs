@@ -14,6 +14,8 @@ mod erase;
 mod error;
 mod far_rows;
 mod first_upsert;
+#[cfg(test)]
+mod frozen_tests;
 mod holding;
 mod ledger;
 mod listen;

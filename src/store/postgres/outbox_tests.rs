@@ -56,6 +56,16 @@ const ENTRIES: &[Entry] = &[
             ),
         ],
     ),
+    // As an application writes it in a span.
+    (
+        By::Nobody,
+        "",
+        [
+            ALL,
+            TITLE,
+            Some(r#"{"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}"#),
+        ],
+    ),
     (By::Function, "invalid_audience", [None, TITLE, None]),
     (
         By::Function,
@@ -346,12 +356,24 @@ async fn the_function_refuses_what_the_worker_would_refuse() {
             Err(error) => assert_eq!(error.as_db_error().unwrap().message(), code),
         }
     }
+    for (code, length) in [("", 255), ("invalid_idempotency_key", 256)] {
+        let opts = format!(r#"{{"idempotencyKey":"{}"}}"#, "k".repeat(length));
+        assert_eq!(parsed([ALL, TITLE, Some(&opts)]), code);
+        let called = object.query(&sql, &[&ALL, &TITLE, &Some(&opts)]).await;
+        match called {
+            Ok(_) => assert_eq!(code, ""),
+            Err(error) => assert_eq!(error.as_db_error().unwrap().message(), code),
+        }
+    }
     // The entries that were accepted are read back as they were written.
     let entries = crate::store::DeliveryLedger::outbox(&store, 999)
         .await
         .unwrap();
     let accepted = ENTRIES.iter().filter(|(by, ..)| *by != By::Function);
-    let codes: Vec<_> = accepted.map(|(_, code, _)| *code).chain(["", ""]).collect();
+    let codes: Vec<_> = accepted
+        .map(|(_, code, _)| *code)
+        .chain(["", "", ""])
+        .collect();
     let read = entries.iter().map(|entry| {
         let texts = [&entry.audience, &entry.message, &entry.opts];
         parsed(texts.map(|text| Some(text.as_str())))

@@ -140,6 +140,29 @@ async fn a_worker_that_has_beaten_meanwhile_keeps_its_rows() {
     world.drop().await;
 }
 
+/// Its beat is being written, as all are at the end of a database's standstill.
+#[tokio::test]
+async fn a_worker_whose_beat_is_being_written_keeps_its_rows() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    world.leased(LIVE, 5, 90_000).await;
+    let beating = world.database().pool.get().await.unwrap();
+    let beat = format!(
+        "BEGIN; UPDATE \"{}\".worker SET beat_at = 9000 WHERE id = {LIVE}",
+        world.name
+    );
+    beating.batch_execute(&beat).await.unwrap();
+    assert!(!world.rescue(&[LIVE], Some(6_000), 20_000).await);
+    beating.batch_execute("COMMIT").await.unwrap();
+    drop(beating);
+    assert!(!world.rescue(&[LIVE], Some(6_000), 20_000).await);
+    assert_eq!(world.due(20_000).await, 0);
+    let dead = "SELECT count(*) FROM web_push.worker WHERE dead";
+    assert_eq!(world.number(dead).await, 0);
+    world.drop().await;
+}
+
 #[tokio::test]
 async fn a_worker_that_is_marked_does_not_beat() {
     let Some(world) = World::new().await else {

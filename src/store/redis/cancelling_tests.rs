@@ -16,19 +16,19 @@ use crate::store::{
 use crate::subscription::{EndpointKey, Origin};
 
 /// More origins than one step handles.
-const ORIGINS: u16 = 600;
+pub(super) const ORIGINS: u16 = 600;
 
-async fn store() -> Option<RedisStore> {
+pub(super) async fn store() -> Option<RedisStore> {
     let url = servers::shared(servers::Kind::Redis)?;
     let builder = RedisStore::builder().prefix(BroadcastId::random().to_string());
     Some(builder.connect(&url).await.unwrap())
 }
 
-fn at(secs: i64) -> Timestamp {
+pub(super) fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(1_800_000_000 + secs)
 }
 
-fn delivery(number: u16) -> NewDelivery {
+pub(super) fn delivery(number: u16) -> NewDelivery {
     let mut key = [7; 32];
     key[..2].copy_from_slice(&number.to_be_bytes());
     let origin = format!("https://push{number}.example");
@@ -39,7 +39,7 @@ fn delivery(number: u16) -> NewDelivery {
 }
 
 /// One row at each origin.
-async fn sending(store: &RedisStore) -> BroadcastId {
+pub(super) async fn sending(store: &RedisStore) -> BroadcastId {
     let new = NewBroadcast::new(Audience::All, Message::new("x"), at(100));
     store.open(&new, at(0)).await.unwrap();
     let rows: Vec<_> = (0..ORIGINS).map(delivery).collect();

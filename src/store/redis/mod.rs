@@ -1,6 +1,8 @@
 //! A store in Redis or Valkey, shared by any number of processes.
 
 mod address;
+#[cfg(test)]
+mod between_tests;
 mod broadcasts;
 mod builder;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Damage of one broadcast's content does not hold up the others (L3, L5, L17).
 
-use tower_web_push::broadcast::FinalOutcome;
+use tower_web_push::broadcast::{BroadcastState, FinalOutcome};
 use tower_web_push::store::{
     Cursor, DeliveryLedger as _, PageWrite, Settled, Settlement, SubscriptionLimits,
     SubscriptionRef, SubscriptionStore as _,
@@ -175,6 +175,42 @@ async fn damaged_counts_of_a_broadcast_hold_up_no_others() {
         schema.run(&sql).await;
         let both = (damaged.id, healthy);
         damaged_counts_hold_up_no_others(&store, both, (at(1), damaged.deadline)).await;
+    }
+}
+
+/// The last row ends before the deadline, uncounted. At the deadline nothing of the broadcast is left, and its message least of
+/// all; one whose counts can be read again by then is over.
+#[tokio::test]
+async fn a_broadcast_whose_last_row_ended_uncounted_ends_at_its_deadline() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let accepted = Settlement::Finished(FinalOutcome::Accepted);
+    for is_mended in [false, true] {
+        let new = sending(&store, 2).await;
+        let claims = store.claim(&claim_of(9), at(1)).await.unwrap();
+        let ends: Vec<_> = claims
+            .rows
+            .iter()
+            .map(|row| (row.token, accepted))
+            .collect();
+        schema.run("UPDATE web_push.broadcast SET gone = -1").await;
+        let settled = store.settle(&ends, at(1)).await.unwrap();
+        assert_eq!(settled, [Settled::Done; 2]);
+        if is_mended {
+            schema.run("UPDATE web_push.broadcast SET gone = 0").await;
+        }
+        assert_eq!(store.expire(9, at(9998)).await.unwrap(), 0);
+        let contents = "SELECT count(*) FROM web_push.content";
+        assert_eq!(schema.number(contents).await, 1);
+        assert_eq!(store.expire(9, new.deadline).await.unwrap(), 0);
+        assert_eq!(schema.number(contents).await, 0);
+        let end = store.status(new.id, new.deadline).await.unwrap();
+        let end = end.map(|end| (end.state, end.counts.expired, end.counts.pending));
+        assert_eq!(end, is_mended.then_some((BroadcastState::Done, 2, 0)));
+        let pruned = store.prune(at(20_000)).await.unwrap().broadcasts;
+        assert_eq!(pruned, u64::from(is_mended));
     }
 }
 

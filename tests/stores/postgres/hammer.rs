@@ -14,7 +14,7 @@ use tower_web_push::store::{
 };
 use tower_web_push::subscription::EndpointKey;
 
-use super::world::{Schema, at, broadcast, claim_of, client, delivery, subscription, until};
+use super::world::{Schema, at, broadcast, claim_of, client, delivery, named, subscription, until};
 
 const FOR: Duration = Duration::from_secs(5);
 /// The steps of each client, at least: on a busy machine there are few in that time.
@@ -22,11 +22,6 @@ const STEPS: usize = 100;
 const BROADCASTS: usize = 6;
 const SUBSCRIPTIONS: u32 = 20;
 const DEADLOCKS: &str = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
-
-/// The URL of a schema, whose connections have its name.
-fn named(schema: &Schema) -> String {
-    format!("{}?application_name={}", schema.url, schema.name)
-}
 
 /// The number of deadlocks, once the connections to [`named`] are closed: they report theirs then.
 async fn deadlocks_at_last(schema: &Schema) -> i64 {
@@ -107,7 +102,7 @@ impl Hammer {
         for _ in 0..self.below(12) {
             let key = self.key();
             let reason = RetireReason::Gone;
-            changes.push(match self.below(5) {
+            changes.push(match self.below(6) {
                 0 => Change::Retire {
                     key,
                     reason,
@@ -123,6 +118,11 @@ impl Hammer {
                     key,
                     failure: Failure::default(),
                 },
+                3 => Change::Stale {
+                    key,
+                    observed_at,
+                    failure: Failure::default(),
+                },
                 _ => Change::Accepted(key),
             });
         }
@@ -132,7 +132,7 @@ impl Hammer {
     async fn step(&mut self) -> Result<(), StoreError> {
         let now = at(self.below(200).into());
         let origin = delivery(0, self.below(3)).origin;
-        let (name, done) = match self.below(14) {
+        let (name, done) = match self.below(15) {
             0..=2 => {
                 let claims = self.store.claim(&claim_of(20), now).await?;
                 self.tokens.extend(claims.rows.iter().map(|row| row.token));
@@ -168,6 +168,8 @@ impl Hammer {
                 let mut new = subscription(self.below(SUBSCRIPTIONS));
                 new.principal = self.principal();
                 new.replaces = (self.below(3) == 0).then(|| self.key());
+                let expires = (self.below(2) == 0).then(|| at(self.below(200).into()));
+                new.subscription = new.subscription.with_expiration_time(expires);
                 let limits = SubscriptionLimits::new(1000, 4);
                 self.store.upsert(&new, &limits, now).await?;
                 ("upsert", 1)
@@ -183,6 +185,11 @@ impl Hammer {
                     changes.insert(place, purge);
                 }
                 ("apply", self.store.apply(&changes, now).await?)
+            }
+            14 => {
+                let (id, is_held) = (self.broadcast(), self.below(2) == 0);
+                self.store.hold(id, is_held, now).await?;
+                ("hold", 1)
             }
             13 => {
                 let (changes, ends) = (self.changes(now), self.ends());
@@ -262,6 +269,7 @@ async fn everything_at_once_fails_nowhere_and_adds_up() {
         "upsert",
         "apply",
         "pause",
+        "hold",
     ] {
         let times: u64 = did.iter().filter_map(|did| did.get(name)).sum();
         assert!(times > 10, "{name}: {did:?}");
@@ -285,6 +293,10 @@ async fn everything_at_once_fails_nowhere_and_adds_up() {
                    WHERE NOT EXISTS (SELECT 1 FROM web_push.origin AS o WHERE o.id = d.origin) \
                    OR NOT EXISTS (SELECT 1 FROM web_push.content AS c WHERE c.broadcast = d.broadcast)";
     assert_eq!(schema.number(orphans).await, 0);
+    // Nor one that was put aside, if its broadcast is not paused and nothing brings it back.
+    let aside = "SELECT count(*) FROM web_push.delivery AS d JOIN web_push.broadcast AS b ON b.seq = d.broadcast \
+                 WHERE d.turn IS NULL AND d.at >= 4611686018427387904 AND NOT b.is_held AND NOT b.resuming";
+    assert_eq!(schema.number(aside).await, 0);
     let counted = "SELECT sum(number)::bigint FROM web_push.subscription_count";
     let there = "SELECT count(*) FROM web_push.subscription";
     assert_eq!(schema.number(counted).await, schema.number(there).await);

@@ -137,3 +137,54 @@ async fn no_row_is_left_without_a_mark() {
     assert_eq!(schema.number(flows).await, 0);
     assert_eq!(stores[0].next_due(at(0)).await.unwrap(), None);
 }
+
+/// Rows that are leased, or wait for their retries, are not indexed by origin. Very many of them are not read all.
+#[tokio::test]
+async fn no_origin_is_pruned_whose_rows_wait_behind_very_many() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let new = broadcast();
+    store.open(&new, at(0)).await.unwrap();
+    let rows = [delivery(0, 0), delivery(1, 1)];
+    let page = store.enqueue_page(new.id, &Cursor::Start, &rows, &Cursor::End, at(0));
+    page.await.unwrap();
+    let claims = store.claim(&claim_of(9), at(0)).await.unwrap();
+    settle(&store, &claims, Settlement::RetryAt(at(500)), 1).await;
+    // At one of the origins.
+    let sql = "INSERT INTO web_push.delivery (broadcast, key, origin, at, turn, band) \
+               SELECT broadcast, sha256(n::text::bytea), origin, 0, NULL, band \
+               FROM web_push.delivery, generate_series(1, 10000) AS n \
+               WHERE origin = (SELECT min(id) FROM web_push.origin)";
+    schema.run(sql).await;
+    while store.prune(at(9000)).await.unwrap().more {}
+    let origins = "SELECT count(*) FROM web_push.origin";
+    assert_eq!(schema.number(origins).await, 2);
+    schema
+        .run("DELETE FROM web_push.delivery WHERE at = 0")
+        .await;
+    while store.prune(at(9000)).await.unwrap().more {}
+    assert_eq!(schema.number(origins).await, 2);
+    schema.run("DELETE FROM web_push.delivery").await;
+    while store.prune(at(9000)).await.unwrap().more {}
+    assert_eq!(schema.number(origins).await, 0);
+}
+
+/// A walk over them takes steps, and passes over none between two.
+#[tokio::test]
+async fn every_origin_without_rows_is_pruned() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let sql = "INSERT INTO web_push.origin (origin) \
+               SELECT 'https://o' || n || '.example' FROM generate_series(1, 2500) AS n";
+    schema.run(sql).await;
+    let mut steps = 1;
+    while store.prune(at(9)).await.unwrap().more {
+        steps += 1;
+    }
+    let origins = "SELECT count(*) FROM web_push.origin";
+    assert_eq!((schema.number(origins).await, steps), (0, 3));
+}

@@ -4,6 +4,7 @@ mod cancelling;
 mod damage;
 mod hammer;
 mod hints;
+mod locks;
 mod marks;
 mod numbers;
 mod opening;

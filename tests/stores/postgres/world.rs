@@ -103,6 +103,11 @@ impl Drop for Schema {
     }
 }
 
+/// The URL of a schema, whose connections have its name.
+pub(crate) fn named(schema: &Schema) -> String {
+    format!("{}?application_name={}", schema.url, schema.name)
+}
+
 pub(crate) async fn client(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use tower_web_push::broadcast::{Audience, BroadcastState, FinalOutcome};
 use tower_web_push::store::redis_rs::Value;
 use tower_web_push::store::{
-    CountFilter, DeliveryLedger, Liveness, Pause, PauseReason, Settlement, SubscriptionLimits,
-    SubscriptionStore,
+    CountFilter, DeliveryLedger, LONGEST_WAIT, Liveness, Pause, PauseReason, Settlement,
+    SubscriptionLimits, SubscriptionStore,
 };
 
 use super::world::{
@@ -203,4 +203,33 @@ async fn more_origins_than_one_script_reads_are_all_served() {
     assert_eq!(claim(&store, 2000, at(3)).await.len(), 1);
     assert_eq!(store.next_due(at(3)).await.unwrap(), Some(at(1) + LEASE));
     store.cancel(id, at(4)).await.unwrap();
+}
+
+/// A wrong clock has postponed a row of the broadcast that is looked at last.
+#[tokio::test]
+async fn a_wrong_clock_is_found_behind_more_broadcasts_than_one_script_looks_at() {
+    const BROADCASTS: usize = 250;
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    let store = store(&url, &fresh_prefix()).await;
+    for _ in 0..BROADCASTS {
+        sending(&store, 1, 1).await;
+    }
+    let rows = claim(&store, BROADCASTS, at(0)).await;
+    assert_eq!(rows.len(), BROADCASTS);
+    let far = at(0) + 2 * LONGEST_WAIT;
+    let mut later: Vec<_> = rows
+        .iter()
+        .map(|row| (row.token, Settlement::RetryAt(at(600))))
+        .collect();
+    later[0].1 = Settlement::RetryAt(far);
+    store.settle(&later, at(0)).await.unwrap();
+    // Each call looks at a part.
+    for _ in 0..3 {
+        assert_eq!(store.expire(9, at(1)).await.unwrap(), 0);
+    }
+    let due = claim(&store, 9, at(1)).await;
+    let due: Vec<_> = due.iter().map(|row| row.token.broadcast).collect();
+    assert_eq!(due, [rows[0].token.broadcast]);
 }

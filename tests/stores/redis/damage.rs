@@ -4,14 +4,18 @@ use std::num::NonZeroU32;
 
 use tower_web_push::broadcast::Audience;
 use tower_web_push::message::Message;
+use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule, ScheduleLabel};
 use tower_web_push::store::{
-    Claimed, DeliveryLedger as _, NewBroadcast, PortableStore as _, Settlement, SubscriptionLimits,
+    Change, Claimed, Cursor, DeliveryLedger as _, Failure, Fired, Firing, NewBroadcast, Page,
+    PortableStore as _, RetireReason, ScheduleStore as _, Settlement, SubscriptionLimits,
     SubscriptionRecord, SubscriptionRef, SubscriptionStore as _, redis_rs,
 };
+use tower_web_push::subscription::SubscriptionId;
 use tower_web_push::vapid::KeyId;
 
 use super::world::{
-    at, claim, connection, fresh_prefix, keys, recipient, sending, store, subscription,
+    ask, at, claim, connection, delivery, fresh_prefix, keys, recipient, sending, status, store,
+    subscription,
 };
 use crate::support::servers::{self, Kind};
 use crate::unreadable::{
@@ -335,4 +339,188 @@ async fn a_row_whose_state_cannot_be_read_holds_up_no_others() {
         let status = store.status(id, at(100)).await.unwrap().unwrap();
         assert_eq!((status.counts.pending, status.counts.failed), (3, 1));
     }
+}
+
+/// Its lease ends after the deadline, at which its broadcast is removed. The number of all rows does not keep it.
+#[tokio::test]
+async fn a_leased_row_of_a_damaged_broadcast_is_counted_until_its_lease_ends() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let store = store(&url, &prefix).await;
+    let damaged = sending(&store, 5, 2).await;
+    assert_eq!(claim(&store, 9, at(3590)).await.len(), 5);
+    let mut key = format!("{{{prefix}}}:b:").into_bytes();
+    key.extend_from_slice(damaged.as_bytes());
+    damage(&url, &key, b"rows").await;
+    let depth = async |secs| store.stats(at(secs)).await.unwrap().depth;
+    store.expire(9, at(3600)).await.unwrap();
+    assert_eq!(store.status(damaged, at(3600)).await.unwrap(), None);
+    assert_eq!(depth(3600).await, 5);
+    assert_eq!(claim(&store, 9, at(3700)).await.len(), 0);
+    assert_eq!(depth(3700).await, 0);
+}
+
+/// Nothing says to which origin it belongs.
+#[tokio::test]
+async fn a_leased_row_whose_state_is_missing_ends_with_its_lease() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let store = store(&url, &prefix).await;
+    let id = sending(&store, 4, 1).await;
+    assert_eq!(claim(&store, 9, at(1)).await.len(), 4);
+    let mut key = format!("{{{prefix}}}:s:").into_bytes();
+    key.extend_from_slice(id.as_bytes());
+    delete_field(&url, &key, recipient(2).as_bytes()).await;
+    assert_eq!(claim(&store, 9, at(100)).await.len(), 3);
+    let counts = status(&store, id, at(100)).await.counts;
+    assert_eq!((counts.pending, counts.failed), (3, 1));
+}
+
+/// Removes a field that exists.
+async fn delete_field(url: &str, key: &[u8], field: &[u8]) {
+    let mut delete = redis_rs::cmd("HDEL");
+    delete.arg(key).arg(field);
+    let deleted: i64 = delete
+        .query_async(&mut connection(url).await)
+        .await
+        .unwrap();
+    assert_eq!(deleted, 1);
+}
+
+/// A purge says how many rows it has removed, and is called again while there may be more.
+#[tokio::test]
+async fn an_index_of_subscriptions_that_are_gone_is_purged_once() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    let purge = [Change::Purge {
+        before: at(50),
+        expired_before: at(50),
+    }];
+    for index in ["retired", "stale", "expires", "x:"] {
+        let prefix = fresh_prefix();
+        let store = store(&url, &prefix).await;
+        let mut new = subscription(1);
+        let (key, expires) = (new.key(), at(20));
+        if index.starts_with(['e', 'x']) {
+            new.subscription = new.subscription.with_expiration_time(Some(expires));
+        }
+        let limits = SubscriptionLimits::default();
+        store.upsert(&new, &limits, at(0)).await.unwrap();
+        let (observed_at, failure) = (at(9), Failure::default());
+        let change = match index {
+            "stale" => Change::Stale {
+                key,
+                observed_at,
+                failure,
+            },
+            "retired" => Change::Retire {
+                key,
+                reason: RetireReason::Gone,
+                observed_at,
+                failure,
+            },
+            _ => Change::Accepted(key),
+        };
+        store.apply(&[change], at(9)).await.unwrap();
+        let names = keys(&url, &prefix).await;
+        assert!(
+            names.iter().any(|name| name.starts_with(index)),
+            "{names:?}"
+        );
+        delete_field(
+            &url,
+            format!("{{{prefix}}}:rows").as_bytes(),
+            key.as_bytes(),
+        )
+        .await;
+        // More than one script, which removes 200.
+        for now in [at(10), at(60)] {
+            assert!(store.apply(&purge, now).await.unwrap() <= 2, "{index}");
+        }
+        assert_eq!(store.apply(&purge, at(60)).await.unwrap(), 0, "{index}");
+    }
+}
+
+/// Its schedule stays due, and the others fire.
+#[tokio::test]
+async fn a_schedule_moves_on_when_its_broadcast_is_opened_and_not_before() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let store = store(&url, &prefix).await;
+    let schedules = ["a", "b", "c"].map(|name| {
+        let plan = Plan::Application {
+            label: ScheduleLabel::parse(name).unwrap(),
+            to: Audience::All,
+            message: Message::new("x"),
+        };
+        Schedule::new(plan, DailyTime::new(9, 0).unwrap(), at(0))
+    });
+    let mut ids = Vec::new();
+    let mut firings = Vec::new();
+    for (number, schedule) in schedules.iter().enumerate() {
+        store.put_schedule(schedule).await.unwrap();
+        let mut new = NewBroadcast::new(Audience::All, Message::new("x"), at(9999));
+        new.page = Some(Page::new(vec![delivery(number, 3)], Cursor::End));
+        ids.push(new.id);
+        firings.push(Firing::new(schedule, at(86_400), Some(new)));
+    }
+    // The rows at the origin of the second one.
+    let origin = delivery(1, 3).origin;
+    let waiting = format!("{{{prefix}}}:o:{}", origin.as_str());
+    let _: () = ask(&url, &["SET", &waiting, "?"]).await;
+    let opened = async || {
+        let mut opened = Vec::new();
+        for id in &ids {
+            opened.push(store.status(*id, at(1)).await.unwrap().is_some());
+        }
+        opened
+    };
+    for _ in 0..2 {
+        store.fire(&firings, at(1)).await.unwrap_err();
+        assert_eq!(opened().await, [true, false, true]);
+        let due = store.due_schedules(9, at(1)).await.unwrap();
+        assert_eq!(due, [schedules[1].clone()]);
+    }
+    let _: u64 = ask(&url, &["DEL", &waiting]).await;
+    let fired = store.fire(&firings, at(2)).await.unwrap();
+    assert_eq!(fired, [Fired::Stale, Fired::Fired, Fired::Stale]);
+    assert_eq!(opened().await, [true; 3]);
+    assert_eq!(store.due_schedules(9, at(1)).await.unwrap(), []);
+    assert_eq!(claim(&store, 9, at(2)).await.len(), 3);
+}
+
+/// It moves as it is, with the others.
+#[tokio::test]
+async fn a_schedule_that_cannot_be_read_moves_with_the_others() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let store = store(&url, &prefix).await;
+    let [from, to] = [1, 2].map(|number| SubscriptionId::from_bytes([number; 16]));
+    for notify_type in [NotifyType::DailyCheck, NotifyType::DirectNotification] {
+        let plan = Plan::Subscriber {
+            subscription: from,
+            notify_type,
+            message: None,
+        };
+        let schedule = Schedule::new(plan, DailyTime::new(9, 0).unwrap(), at(9));
+        store.put_schedule(&schedule).await.unwrap();
+    }
+    let owned = [format!("{{{prefix}}}:d:s").as_bytes(), from.as_bytes()].concat();
+    damage(&url, &owned, NotifyType::DailyCheck.as_str().as_bytes()).await;
+    store.move_schedules(from, to).await.unwrap();
+    for (id, readable, damaged) in [(from, 0, 0), (to, 1, 1)] {
+        assert_eq!(store.schedules(Some(id)).await.unwrap().len(), readable);
+        let left_out = store.unreadable_schedules(Some(id)).await.unwrap();
+        assert_eq!(left_out, damaged);
+    }
+    assert_eq!(store.due_schedules(9, at(9)).await.unwrap().len(), 1);
 }

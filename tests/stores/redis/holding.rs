@@ -140,3 +140,29 @@ async fn a_look_for_expansions_does_not_read_paused_broadcasts() {
     store.expire(10, at(3600)).await.unwrap();
     assert_eq!(sizes().await, [0; 5]);
 }
+
+/// At more origins than one script puts aside, or brings back.
+#[tokio::test]
+async fn a_broadcast_at_very_many_origins_goes_on_at_all_of_them() {
+    const ORIGINS: usize = 600;
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    let store = store(&url, &fresh_prefix()).await;
+    let id = sending(&store, ORIGINS, ORIGINS).await;
+    let claimed = async |secs: i64| {
+        let request = ClaimRequest::new(10_000, Duration::from_secs(45));
+        let mut rows = 0;
+        loop {
+            let claims = store.claim(&request, at(secs)).await.unwrap();
+            rows += claims.rows.len();
+            if claims.rows.is_empty() && !claims.more {
+                return rows;
+            }
+        }
+    };
+    store.hold(id, true, at(1)).await.unwrap();
+    assert_eq!(claimed(1).await, 0);
+    store.hold(id, false, at(2)).await.unwrap();
+    assert_eq!(claimed(2).await, ORIGINS);
+}

@@ -486,19 +486,20 @@ local function end_leases(now, limit)
     call('ZREM', LEASED, member)
     call('ZREM', OWNED, member)
     local row = raw and state(raw)
-    if b and raw and not row then
+    if not b then
+      -- By damage it ended before its last row, which is still counted in `depth`.
+      added = added - 1
+    elseif not row then
       -- Nothing says where it belongs.
       call('HDEL', states_key(id), recipient)
       finish(b, FAILED, 1)
-    elseif b and row then
-      if b.is_cancelled and tonumber(b.fields.deadline) > tonumber(now) then
-        end_probe(row.origin, row.fence, now)
-        call('HDEL', states_key(id), recipient)
-        finish(b, CANCELLED, 1)
-      else
-        call('ZADD', queue_key(row.origin, id), at, recipient)
-        touch(row.origin, id)
-      end
+    elseif b.is_cancelled and tonumber(b.fields.deadline) > tonumber(now) then
+      end_probe(row.origin, row.fence, now)
+      call('HDEL', states_key(id), recipient)
+      finish(b, CANCELLED, 1)
+    else
+      call('ZADD', queue_key(row.origin, id), at, recipient)
+      touch(row.origin, id)
     end
   end
   if #rows > 0 then

@@ -70,7 +70,10 @@ function operations.move_schedules()
   for i = 1, #flat, 2 do
     local name = flat[i]
     if call('HEXISTS', owner_key(to), name) == 0 then
-      write_schedule(to, name, parts(flat[i + 1]))
+      -- As it is: one that cannot be read keeps no other from being moved.
+      local moment = call('ZSCORE', FIRES, from .. name)
+      call('HSET', owner_key(to), name, flat[i + 1])
+      if moment then call('ZADD', FIRES, moment, to .. name) end
     end
     remove_schedule(from, name)
   end
@@ -90,29 +93,38 @@ function operations.due_schedules()
 end
 
 -- Fires schedules (D6). ARGV for each firing: owner, name, the expected and the next fire time, and '1' with the
--- arguments of the broadcast to open, or '0'. Returns a text with '1' for each fired schedule and '0' for others.
+-- arguments of the broadcast to open, or '0'. Returns a text with '1' for each fired schedule and '0' for others. If a
+-- broadcast cannot be opened, its schedule is unchanged, and the call is an error after the others.
 function operations.fire()
-  local answers = {}
+  local answers, failure = {}, nil
   local i = 1
   while ARGV[i] do
     local owner, name, expected, next_moment, opens = unpack(ARGV, i, i + 4)
     local stored = call('HGET', owner_key(owner), name)
     local moment, time, rest
     if stored then moment, time, rest = parts(stored) end
-    local is_expected = moment == expected
-    if is_expected then
-      write_schedule(owner, name, next_moment, time, rest)
-      if opens == '1' then
-        open_broadcast(i + 5)
-        index_changed()
-        save_changed()
+    local fires, why = moment == expected, nil
+    if fires and opens == '1' then
+      -- Before the schedule moves on: if it cannot be opened, by damage, the schedule stays due, and the others fire.
+      fires, why = pcall(open_broadcast, i + 5)
+      if not fires then
+        -- It may have written something.
+        if loaded[ARGV[i + 5]] then error(why, 0) end
+        failure = failure or why
       end
     end
-    answers[#answers + 1] = is_expected and '1' or '0'
+    if fires then
+      write_schedule(owner, name, next_moment, time, rest)
+      index_changed()
+      save_changed()
+    end
+    answers[#answers + 1] = fires and '1' or '0'
     i = i + 5
     if opens == '1' then i = behind_broadcast(i) end
   end
   hint()
+  -- After the others. Without an error the caller would find the same schedule due again at once.
+  if failure then error(failure, 0) end
   return table.concat(answers)
 end
 

@@ -228,6 +228,8 @@ function operations.purge()
     local set, before = unpack(index)
     for _, key in ipairs(call('ZRANGEBYSCORE', set, '-inf', '(' .. before, 'LIMIT', 0, 200 - purged)) do
       delete_row(key)
+      -- By damage there is no such row, or it is indexed by another time: its member would be found again and again.
+      call('ZREM', set, key)
       purged = purged + 1
     end
   end
@@ -240,9 +242,9 @@ function operations.purge()
           rewrite_row(key, row, function() row[RETIRED_AT], row[REASON] = now, ARGV[4] end)
         else
           delete_row(key)
-          -- A damaged row is in sets whose names it does not tell.
-          call('ZREM', set, key)
         end
+        -- A damaged row is in sets whose names it does not tell.
+        call('ZREM', set, key)
         purged = purged + 1
       end
     end
