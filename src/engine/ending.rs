@@ -28,6 +28,8 @@ pub(crate) struct Endings(Mutex<All>);
 #[derive(Debug, Default)]
 struct All {
     of: HashMap<BroadcastId, Followed>,
+    /// How many were followed so far.
+    number: u64,
     /// When small ones last made room.
     swept: Option<Instant>,
 }
@@ -43,6 +45,8 @@ impl All {
 
 #[derive(Debug)]
 struct Followed {
+    /// Its place in the order in which broadcasts are asked for: that in which they were met.
+    number: u64,
     /// Recipients that this process has written, and those that it has finished.
     written: u64,
     finished: u64,
@@ -78,7 +82,10 @@ impl Endings {
                 return;
             }
         }
+        followed.number += 1;
+        let number = followed.number;
         let one = followed.of.entry(id).or_insert(Followed {
+            number,
             written: 0,
             finished: 0,
             asked_at: now,
@@ -103,16 +110,15 @@ impl Endings {
     fn due(&self, now: Instant) -> Vec<BroadcastId> {
         let mut followed = self.lock();
         followed.sweep(now);
-        let due = followed
-            .of
-            .iter_mut()
-            .filter(|(_, one)| one.asked_at <= now);
-        due.map(|(id, one)| {
+        let all = followed.of.iter_mut();
+        let mut due: Vec<_> = all.filter(|(_, one)| one.asked_at <= now).collect();
+        due.sort_by_key(|(_, one)| one.number);
+        let asked = due.into_iter().map(|(id, one)| {
             one.pause = (2 * one.pause).min(LONGEST);
             one.asked_at = now + one.pause;
             *id
-        })
-        .collect()
+        });
+        asked.collect()
     }
 
     fn forget(&self, id: &BroadcastId) {
@@ -200,6 +206,17 @@ mod tests {
         assert_eq!(endings.due(at(131)), [large], "sent once more");
         endings.forget(&large);
         assert_eq!(endings.due(at(1_000)), []);
+    }
+
+    /// In the order of a map each process would ask for them in another one, and a simulation could not be repeated.
+    #[test]
+    fn broadcasts_are_asked_for_in_the_order_in_which_they_were_met() {
+        let (endings, start) = (Endings::default(), Instant::now());
+        let met: Vec<_> = (0..50).map(|_| BroadcastId::random()).collect();
+        for id in met.iter().chain(met.iter().rev()) {
+            endings.note(*id, TOLD_FROM, start);
+        }
+        assert_eq!(endings.due(start + QUIET), met);
     }
 
     #[test]

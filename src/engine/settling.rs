@@ -230,8 +230,7 @@ impl Settling {
         results: &[Settled],
         unanswered: usize,
     ) {
-        let (mut outcomes, mut broadcasts) = (HashMap::new(), HashMap::new());
-        let mut lost = Vec::new();
+        let (mut outcomes, mut finished, mut lost) = (HashMap::new(), Vec::new(), Vec::new());
         for (place, ((token, settlement), result)) in rows.iter().zip(results).enumerate() {
             let result = match result {
                 Settled::Lost if place < unanswered => &Settled::Done,
@@ -240,7 +239,7 @@ impl Settling {
             match (settlement, result) {
                 (Settlement::Finished(outcome) | Settlement::Failed(outcome, _), Settled::Done) => {
                     *outcomes.entry(outcome.as_str()).or_default() += 1;
-                    *broadcasts.entry(token.broadcast).or_default() += 1;
+                    finished.push(token.broadcast);
                 }
                 (_, Settled::Done) => {}
                 (_, Settled::Lost) => lost.push(token.key),
@@ -250,8 +249,15 @@ impl Settling {
             observe::count_finished(outcome, recipients);
         }
         let now = Instant::now();
-        for (broadcast, recipients) in broadcasts {
-            self.engine.signals.endings.note(broadcast, recipients, now);
+        // In the order of the rows, so that a simulation can be repeated.
+        for of_one in finished.chunk_by(|one, next| one == next) {
+            if let [broadcast, ..] = of_one {
+                let recipients = of_one.len() as u64;
+                self.engine
+                    .signals
+                    .endings
+                    .note(*broadcast, recipients, now);
+            }
         }
         self.engine.signals.lost.add(lost);
     }

@@ -1,6 +1,7 @@
 //! One run: drives the replicas through a plan, and looks at the promises after each stretch of time.
 
 use std::cell::Cell;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::mem;
 use std::panic;
 use std::sync::{Arc, Mutex, MutexGuard, Once};
@@ -41,7 +42,7 @@ const COUNT_EVERY: u32 = 4;
 const CALL_AGAIN: Duration = Duration::from_secs(2);
 
 /// The result of a run.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Ended {
     /// The promise that was broken.
     pub(super) broken: Option<String>,
@@ -50,6 +51,18 @@ pub(super) struct Ended {
     /// Calls to the store that failed, and events that are faults.
     pub(super) faults: u64,
     pub(super) lasted: Duration,
+    /// What the random source of the world would give next: each call to the store and each request has drawn from it.
+    pub(super) drawn: u64,
+}
+
+impl Ended {
+    /// A number that is the same in each process, if the run is.
+    pub(super) fn print(&self) -> u64 {
+        // Its keys are constants, other than those of maps.
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// A call of the application, until it succeeds.
@@ -118,6 +131,7 @@ pub(super) fn simulate(plan: &Plan) -> Ended {
         requests: world.requests.len() as u64,
         faults: faults + world.injected,
         lasted: now,
+        drawn: world.rng.next(),
     }
 }
 
