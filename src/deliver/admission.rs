@@ -9,6 +9,7 @@ use http::Request;
 use tokio::sync::watch;
 use tower_service::Service;
 
+use super::calm::Calm;
 use super::evidence::Row;
 use super::service::Settings;
 use super::{DeliveryError, OriginGate, Outcome, Permit, PushService};
@@ -194,6 +195,7 @@ pub(super) struct Begun<F> {
     pub(super) response: F,
     pub(super) permit: Permit,
     pub(super) at: Timestamp,
+    pub(super) calm: Calm,
 }
 
 /// Passes the gate, signs, encrypts and calls.
@@ -213,16 +215,19 @@ fn begin<C: Service<Request<PushBody>>>(
         .map_err(|closed| DeliveryError::closed_gate(push_service, closed, at))?;
     let (signer, contact) = (&settings.signer, &settings.contact);
     let request = push.request(&*settings.p256, signer, contact, at);
-    let request = request.map_err(|error| {
+    let mut request = request.map_err(|error| {
         // A request that cannot be made is no probe.
         gate.withdraw(&Row::of(push), at);
         not_made(push_service, error)
     })?;
+    let calm = Calm::default();
+    request.extensions_mut().insert(calm.clone());
     permit.begin();
     Ok(Begun {
         response: client.call(request),
         permit,
         at,
+        calm,
     })
 }
 

@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, sleep};
 use tower_service::Service;
 
+use super::calm::Calm;
 use super::connection_budget::{self, ConnectionBudget};
 use super::connector::{Connector, Shared};
 use super::dialled::{Dialled, Protocol};
@@ -23,7 +24,7 @@ use super::http2_connection::IDLE_TIMEOUT;
 use super::http2_pool::{Http2Pool, NoStream};
 use super::http2_stream::{self, Delayed, ResponseBody};
 use super::resolver::{Resolver, SystemResolver};
-use super::unprocessed::{AskedForCalm, Repeats};
+use super::unprocessed::Repeats;
 use super::{EndpointPolicy, PolicyError, PolicyErrorKind};
 use crate::error::{BoxError, error_struct};
 use crate::push_request::PushBody;
@@ -127,7 +128,8 @@ impl Clients {
         *request.uri_mut() = in_one_spelling(request.uri()).ok_or_else(malformed)?;
         let authority = request.uri().authority().ok_or_else(malformed)?;
         let began = Instant::now();
-        let (mut repeats, mut asked_for_calm) = (Repeats::default(), false);
+        let calm = request.extensions().get::<Calm>().cloned();
+        let mut repeats = Repeats::default();
         let (mut delay, mut avoided) = (Duration::ZERO, None);
         loop {
             if self.shared.dialled.protocol(request.uri()) == Some(Protocol::Http1) {
@@ -150,9 +152,6 @@ impl Clients {
             delay += permit.delay();
             let unanswered = match http2_stream::send(permit, request.clone()).await {
                 Ok(mut response) => {
-                    if asked_for_calm {
-                        response.extensions_mut().insert(AskedForCalm);
-                    }
                     if !delay.is_zero() {
                         response.extensions_mut().insert(Delayed(delay));
                     }
@@ -160,7 +159,11 @@ impl Clients {
                 }
                 Err(unanswered) => unanswered,
             };
-            asked_for_calm |= unanswered.asks_for_calm;
+            if unanswered.asks_for_calm
+                && let Some(calm) = &calm
+            {
+                calm.ask();
+            }
             // In all other cases a repeat could deliver the message twice.
             if unanswered.is_unprocessed
                 && let Some(pause) = repeats.pause(unanswered.asks_for_calm)

@@ -1,12 +1,23 @@
 //! The default client against connections that a test makes.
 
+use std::future::poll_fn;
+
 use http::uri::Authority;
 use http_body_util::BodyExt as _;
 use hyper_rustls::MaybeHttpsStream;
+use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 
+use super::super::error::find_source;
 use super::super::http2_pool::tests::connect;
+use super::super::local_error::{Lack, LocalError};
+use super::super::{Deliver, ResolveError, ResolveErrorKind};
 use super::*;
+use crate::message::Message;
+use crate::p256::UaSecretKey;
+use crate::push_request::Push;
+use crate::subscription::{AuthSecret, Subscription};
+use crate::vapid::{Contact, VapidKey};
 
 /// Until it was sent for the last time. The time after that is the server's.
 #[tokio::test(start_paused = true)]
@@ -161,4 +172,121 @@ fn an_origin_has_one_spelling() {
 #[test]
 fn a_client_is_built_without_a_runtime() {
     assert!(HttpClient::builder().build().is_ok());
+}
+
+/// Strangers' hosts that hang use up the connections of strangers.
+#[tokio::test]
+async fn hosts_that_the_policy_names_have_connections_of_their_own() {
+    #[derive(Debug)]
+    struct Down;
+    #[async_trait::async_trait]
+    impl Resolver for Down {
+        async fn resolve(&self, _: &str) -> Result<Vec<std::net::IpAddr>, ResolveError> {
+            Err(ResolveErrorKind::Temporary.into())
+        }
+    }
+    let client = HttpClient::builder()
+        .policy("known, public".parse().unwrap())
+        .resolver(Arc::new(Down))
+        .max_connections(4);
+    let client = client.build().unwrap();
+    let connector = Connector::http2(
+        tls::client_config(&[]).unwrap(),
+        Arc::clone(&client.0.shared),
+    );
+    let budget = &client.0.shared.budget;
+    let mut held = Vec::new();
+    for domain in ["d0.example", "d1.example", "d2.example"] {
+        held.extend(budget.spare_place(Some(domain.into())));
+    }
+    assert_eq!(held.len(), 2);
+    for (host, lack) in [
+        ("fcm.googleapis.com", None),
+        ("web.push.apple.com", None),
+        ("push.stranger.example", Some(Lack::Connections)),
+    ] {
+        let uri = format!("https://{host}/").parse().unwrap();
+        let error = connector.dial(uri, true).await.err().unwrap();
+        let local = find_source::<LocalError>(error.as_ref()).map(LocalError::lack);
+        assert_eq!(local.filter(|lack| *lack != Lack::Resolver), lack, "{host}");
+        let was_looked_up = find_source::<ResolveError>(error.as_ref()).is_some();
+        assert_eq!(was_looked_up, lack.is_none(), "{host}");
+    }
+}
+
+/// The thread that drops a response reads only what is there, and a task of the runtime not much more.
+#[tokio::test]
+async fn of_a_response_that_is_dropped_16_kib_are_read() {
+    const WINDOW: usize = 64 * 1024;
+    let client = HttpClient::builder().build().unwrap();
+    let authority = Authority::from_static("push.example.com");
+    let (server, _connection) = connect(&client.0.http2, &authority).await;
+    let (sent, mut reset) = tokio::sync::watch::channel((0, false));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut server = h2::server::handshake(server).await.unwrap();
+        let (_, mut respond) = server.accept().await.unwrap().unwrap();
+        let mut body = respond.send_response(Response::new(()), false).unwrap();
+        let sending = async move {
+            loop {
+                body.reserve_capacity(4096);
+                let more = poll_fn(|cx| match body.poll_reset(cx) {
+                    Poll::Ready(_) => Poll::Ready(None),
+                    Poll::Pending => body.poll_capacity(cx),
+                });
+                let Some(Ok(octets)) = more.await else {
+                    break;
+                };
+                if body.send_data(vec![0; octets].into(), false).is_err() {
+                    break;
+                }
+                sent.send_modify(|(all, _)| *all += octets);
+            }
+            sent.send_modify(|(_, is_reset)| *is_reset = true);
+        };
+        // The connection goes on while there are requests.
+        let accepting = async { while server.accept().await.is_some() {} };
+        tokio::join!(sending, accepting);
+    });
+    let request = Request::post("https://push.example.com/p");
+    let request = request.body(PushBody::new("x")).unwrap();
+    drop(client.clone().call(request).await.unwrap());
+    let seen = *reset.wait_for(|(_, is_reset)| *is_reset).await.unwrap();
+    assert!(seen.0 <= 16 * 1024 + WINDOW, "{seen:?}");
+}
+
+/// A server that refuses all requests may never give a response that could say so.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_times_out_after_the_server_asked_for_calm_lowers_the_limit() {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    /// GOAWAY: no stream was processed, ENHANCE_YOUR_CALM.
+    const GO_AWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+    for is_asked in [false, true] {
+        let client = HttpClient::builder().build().unwrap();
+        let authority = Authority::from_static("push.example.com");
+        let (mut server, _connection) = connect(&client.0.http2, &authority).await;
+        // Too short for all repeats.
+        let deliver = Deliver::new(client, Contact::parse("mailto:ops@example.com").unwrap())
+            .with_policy(EndpointPolicy::public_hosts())
+            .with_timeout(Duration::from_secs(3));
+        let secret = UaSecretKey::random().unwrap();
+        let auth = AuthSecret::from_bytes(b"sixteen octets..").unwrap();
+        let endpoint = "https://push.example.com/p".parse().unwrap();
+        let subscription = Subscription::new(endpoint, *secret.public(), auth);
+        let key = Arc::new(VapidKey::generate().unwrap());
+        let push = Push::new(subscription, Message::new("x"), key);
+        let sent = tokio::spawn(deliver.clone().call(push));
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        server.write_all(&SETTINGS).await.unwrap();
+        if is_asked {
+            server.write_all(&GO_AWAY).await.unwrap();
+        }
+        let error = sent.await.unwrap().unwrap_err();
+        assert_eq!(error.reason(), Some("timeout"));
+        let origin = Origin::parse("https://push.example.com").unwrap();
+        let limit = deliver.gates().gate(&origin).limit();
+        assert_eq!(limit, if is_asked { 4 } else { 8 });
+    }
 }

@@ -514,6 +514,34 @@ mod tests {
         assert!(!error.is_local(), "{error:?}");
     }
 
+    /// Of any client over h2.
+    #[cfg(feature = "client")]
+    #[tokio::test]
+    async fn a_reset_with_enhance_your_calm_asks_to_be_calm() {
+        for (reason, is_asked) in [
+            (h2::Reason::ENHANCE_YOUR_CALM, true),
+            (h2::Reason::CANCEL, false),
+        ] {
+            let (ours, theirs) = tokio::io::duplex(1024);
+            let server = tokio::spawn(async move {
+                let mut server = h2::server::handshake(theirs).await.unwrap();
+                while let Some(Ok((_, mut respond))) = server.accept().await {
+                    respond.send_reset(reason);
+                }
+            });
+            let (mut sender, connection) = h2::client::handshake(ours).await.unwrap();
+            let connection = tokio::spawn(connection);
+            let request = http::Request::get("https://push.example.com/");
+            let request = request.body(()).unwrap();
+            let (response, _) = sender.send_request(request, true).unwrap();
+            let error = response.await.unwrap_err();
+            let error = DeliveryError::client(PushService::Other, error.into());
+            assert_eq!(error.is_asked_to_be_calm(), is_asked);
+            server.abort();
+            connection.abort();
+        }
+    }
+
     #[test]
     fn a_ttl_that_is_no_number_is_not_there() {
         let headers = HeaderMap::from_iter([(

@@ -15,14 +15,15 @@ use tokio::time::Sleep;
 use tower_service::Service;
 
 use super::admission::{Admission, Begin};
+use super::calm::Calm;
 use super::classify::{BODY_LIMIT, classify};
 use super::evidence::Row;
 use super::flow::Load;
+#[cfg(feature = "client")]
+use super::http2_stream::Delayed;
 use super::service::Settings;
 use super::standing::Observation;
 use super::{Accepted, Deliver, DeliveryError, OriginGate, Outcome, Permit, PushService};
-#[cfg(feature = "client")]
-use super::{http2_stream::Delayed, unprocessed::AskedForCalm};
 use crate::clock::Timestamp;
 use crate::error::BoxError;
 use crate::push_request::{Push, PushBody};
@@ -55,7 +56,7 @@ pin_project! {
         // Waiting for the permit, the client, or both.
         Waiting { admission: Admission<C> },
         // The client has the request.
-        Requesting { #[pin] response: F },
+        Requesting { #[pin] response: F, calm: Calm },
         // The response is no acceptance; its body has the reason.
         Reading {
             #[pin] body: B,
@@ -134,22 +135,26 @@ where
                         .set(Some(tokio::time::sleep(this.settings.timeout)));
                     this.step.set(Step::Requesting {
                         response: begun.response,
+                        calm: begun.calm,
                     });
                 }
-                StepProj::Requesting { response } => match response.poll(cx) {
+                StepProj::Requesting { response, calm } => match response.poll(cx) {
                     Poll::Pending => {
                         ready!(elapsed(this.timer.as_mut(), cx));
                         let error = DeliveryError::new(Outcome::Transient, push_service);
                         let error = error.with_reason("timeout");
                         let permit = this.permit.as_ref();
-                        let load = Load::Overloaded;
+                        let load = match calm.is_asked() {
+                            true => Load::Excessive,
+                            false => Load::Overloaded,
+                        };
                         let error = this.settings.silence(this.asked, permit, load, error);
                         return Poll::Ready(Err(error));
                     }
                     Poll::Ready(Err(error)) => {
                         let error = DeliveryError::client(push_service, error.into());
                         let permit = this.permit.as_ref();
-                        let load = match error.is_asked_to_be_calm() {
+                        let load = match calm.is_asked() || error.is_asked_to_be_calm() {
                             true => Load::Excessive,
                             false => Load::Nothing,
                         };
@@ -158,15 +163,15 @@ where
                     }
                     Poll::Ready(Ok(response)) => {
                         let (head, body) = response.into_parts();
+                        if let Some(permit) = this.permit.as_ref().filter(|_| calm.is_asked()) {
+                            let now = this.settings.clock.now();
+                            permit.learn(&this.asked.row, Load::Excessive, now);
+                        }
                         #[cfg(feature = "client")]
-                        if let Some(permit) = this.permit.as_mut() {
-                            if head.extensions.get::<AskedForCalm>().is_some() {
-                                let now = this.settings.clock.now();
-                                permit.learn(&this.asked.row, Load::Excessive, now);
-                            }
-                            if let Some(Delayed(delay)) = head.extensions.get() {
-                                permit.was_delayed(*delay);
-                            }
+                        if let Some(permit) = this.permit.as_mut()
+                            && let Some(Delayed(delay)) = head.extensions.get()
+                        {
+                            permit.was_delayed(*delay);
                         }
                         if head.status.is_success() {
                             let permit = this.permit.as_ref();

@@ -222,3 +222,15 @@ async fn a_permit_that_is_forgotten_does_not_return_its_stream() {
     origin.wait().await.await.unwrap().forget();
     origin.change(|origin, id| assert_eq!(origin.find(id).unwrap().streams, 1));
 }
+
+/// The budget needs its place. A request on it would fail when it ends.
+#[tokio::test]
+async fn a_connection_that_is_being_closed_gets_no_request() {
+    let mut origin = Tested::new();
+    origin.connect().await;
+    origin.allow(2).await;
+    origin.pool.0.shared().budget.close_idle();
+    let mut waiting = origin.wait().await;
+    assert!((&mut waiting).now_or_never().is_none());
+    origin.change(|origin, _| assert!(origin.has_none()));
+}

@@ -5,6 +5,7 @@
 
 mod address;
 mod admission;
+mod calm;
 mod classify;
 #[cfg(feature = "client")]
 mod client;

@@ -16,10 +16,6 @@ pub(super) fn asks_for_calm(error: &h2::Error) -> bool {
     error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
 }
 
-/// An extension of a response: the server asked for fewer requests before it processed this one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct AskedForCalm;
-
 /// The repeats of one request that was not processed.
 #[derive(Debug, Default)]
 pub(super) struct Repeats(u32);

@@ -65,21 +65,26 @@ impl Watch {
                 Ok(Asked::Hints(listener)) => {
                     // The worker may have taken its first step before this look: neither of them would
                     // see what was committed between them.
-                    let _ = self.look();
+                    self.look_for(&listeners);
                     let _ = listener.try_send(());
                     listeners.push(listener);
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     listeners.retain(|listener| !listener.is_closed());
-                    // After an error it looks again.
-                    if self.look().unwrap_or(false) {
-                        for listener in &listeners {
-                            // One that has not read its last hint needs no other.
-                            let _ = listener.try_send(());
-                        }
-                    }
+                    self.look_for(&listeners);
                 }
                 Ok(Asked::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+    }
+
+    /// Looks, and tells these listeners of news.
+    fn look_for(&mut self, listeners: &[hints::Sender<()>]) {
+        // After an error it looks again.
+        if self.look().unwrap_or(false) {
+            for listener in listeners {
+                // One that has not read its last hint needs no other.
+                let _ = listener.try_send(());
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What an operator lists: broadcasts, and the subscriptions of all users.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
@@ -516,4 +517,68 @@ async fn a_page_of_subscriptions_reads_their_schedules_side_by_side() {
     store.fail("schedules");
     let all = SubscriptionFilter::default();
     world.push.subscriptions(&all, None, 100).await.unwrap_err();
+}
+
+/// The names of the columns are those of the list's members.
+#[tokio::test]
+async fn an_export_says_of_each_row_what_the_list_says() {
+    let world = World::with_api(|s| s.confirmation(false)).await;
+    let send = async |answers: &[StatusCode]| {
+        for answer in answers {
+            world.clock.advance(Duration::from_secs(120));
+            let body = "push subscription has unsubscribed or expired";
+            let answer = Response::status(*answer).with_body(body);
+            world.service.script(When::any().times(1), answer);
+            world.notify(&json!({"title": "a"})).await;
+            world.settle().await;
+        }
+    };
+    let (_, gone) = world.browser();
+    world.post_as("alice", "/subscribe", &gone).await;
+    send(&[StatusCode::CREATED, StatusCode::GONE]).await;
+    let (_, failing) = world.browser();
+    let failing = with(&failing, json!({"expirationTime": 1_900_000_000_000_u64}));
+    world.post_as("bob", "/subscribe", &failing).await;
+    world.clock.advance(Duration::from_secs(120));
+    world.post_as("bob", "/subscribe", &failing).await;
+    send(&[StatusCode::CREATED, StatusCode::SERVICE_UNAVAILABLE]).await;
+
+    let list = get(&world, "/subscriptions").await.json();
+    let list = list["subscriptions"].as_array().unwrap();
+    let export = get(&world, "/subscriptions?format=csv").await;
+    let mut lines = export.text().split_terminator("\r\n");
+    let names: Vec<_> = lines.next().unwrap().split(',').collect();
+    let plain = |value: &Value| match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let (mut rows, mut values) = (0, BTreeSet::new());
+    for line in lines {
+        let cells: Vec<_> = line.split(',').collect();
+        assert_eq!(cells.len(), names.len());
+        let row = list.iter().find(|row| row["id"] == cells[0]).unwrap();
+        for (name, cell) in names.iter().zip(cells) {
+            let value = match *name {
+                "tags" => Value::Null,
+                name => match name.strip_prefix("lastFailure") {
+                    Some(of) => row["lastFailure"][of.to_lowercase()].clone(),
+                    None => row[name].clone(),
+                },
+            };
+            assert_eq!(cell, plain(&value), "{name}");
+            if !cell.is_empty() {
+                values.insert((*name, cell));
+            }
+        }
+        rows += 1;
+    }
+    assert_eq!(rows, 2);
+    // All members have a value, and the times of the row that fails differ: a column cannot be taken for another.
+    let times = values.iter().filter(|(_, value)| value.starts_with("20"));
+    let times: BTreeSet<_> = times.map(|(_, time)| time).collect();
+    assert_eq!(times.len(), 7, "{values:?}");
+    for name in names.iter().filter(|name| **name != "tags") {
+        assert!(values.iter().any(|(of, _)| of == name), "{name}");
+    }
 }

@@ -252,6 +252,55 @@ async fn ready_is_not_while_the_worker_cannot_claim_settle_or_write() {
     }
 }
 
+/// An idle worker records a run once in each poll interval, a little late.
+#[tokio::test(start_paused = true)]
+async fn a_run_may_be_three_poll_intervals_old_and_at_least_a_minute() {
+    for (interval, longest) in [(60, 180), (10, 60), (600, 1800)] {
+        let interval = Duration::from_secs(interval);
+        let world = World::with(|builder| builder.poll_interval(interval)).await;
+        world.store.record_run(world.clock.now()).await.unwrap();
+        let is_recent = async || {
+            sleep(KNOWN_FOR).await;
+            world.get("/ready").await.json()["scheduler"] == true
+        };
+        world.clock.advance(Duration::from_secs(longest));
+        assert!(is_recent().await, "{interval:?}");
+        world.clock.advance(Duration::from_secs(1));
+        assert!(!is_recent().await, "{interval:?}");
+    }
+}
+
+/// Another replica's runs are no sign of this one's worker.
+#[tokio::test(start_paused = true)]
+async fn a_process_whose_own_worker_claims_nothing_is_not_ready() {
+    let store = Arc::new(TamperedStore::default());
+    let world = World::with(|builder| builder.store(Arc::clone(&store))).await;
+    world.subscriber().await;
+    let run = tokio::spawn(world.push.run(std::future::pending()));
+    until_ready_is(&world, 200).await;
+    store.hang("claim");
+    world.notify(&json!({"title": "a"})).await;
+    for _ in 0..20 {
+        sleep(Duration::from_secs(10)).await;
+        let now = world.clock.now();
+        store.memory.record_run(now).await.unwrap();
+    }
+    assert!(store.has_hung());
+    let ready = world.get("/ready").await;
+    assert_eq!(
+        (ready.status, &ready.json()["scheduler"]),
+        (503, &json!(false))
+    );
+    run.abort();
+    // A process without a worker relies on the others.
+    let other = World::with(|builder| builder.store(Arc::clone(&store))).await;
+    let ready = other.get("/ready").await;
+    assert_eq!(
+        (ready.status, &ready.json()["scheduler"]),
+        (200, &json!(true))
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failed_write_of_a_caller_shows_at_once_until_the_worker_has_written() {
     let store = Arc::new(TamperedStore::default());

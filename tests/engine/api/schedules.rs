@@ -222,6 +222,23 @@ async fn a_daily_notification_has_the_replaced_servers_text() {
 }
 
 #[tokio::test]
+async fn the_text_of_daily_notifications_is_the_applications() {
+    let world = World::with(|builder| builder.daily_text("Guten Morgen")).await;
+    let (browser, json) = world.browser();
+    let time = json!({"utcHour": 9, "minute": 0});
+    let direct = json!({"notifyTime": time, "notifyType": "DIRECT_NOTIFICATION"});
+    world.post("/subscribe", &with(&json, direct)).await;
+    world.settle().await;
+    let thanks = browser.messages().len();
+    world.clock.advance(Duration::from_secs(3600 + 60));
+    world.settle().await;
+    assert_eq!(
+        browser.messages()[thanks].text(),
+        Some(r#"{"title":"DIRECT_NOTIFICATION","message":"Guten Morgen"}"#)
+    );
+}
+
+#[tokio::test]
 async fn a_removed_type_is_not_sent_any_more() {
     let world = World::new().await;
     let (browser, json) = world.browser();

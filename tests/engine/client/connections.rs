@@ -18,6 +18,8 @@ use tower_web_push::push_request::PushBody;
 use tower_web_push::subscription::Origin;
 
 use super::world::{Rebinding, fixed, local, over, push, send, to, url};
+#[cfg(target_os = "linux")]
+use crate::support::push_server::PLAIN;
 use crate::support::push_server::{Answering, BOTH, HTTP1, NO_ALPN, PushServer, answer};
 
 #[tokio::test]
@@ -238,4 +240,33 @@ async fn a_slow_handshake_does_not_keep_the_limit_from_growing() {
     let origin = Origin::parse(&format!("https://localhost:{port}")).unwrap();
     let limit = deliver.gates().gate(&origin).limit();
     assert!(limit > 8, "{limit}");
+}
+
+/// An address of loopback that takes no connection: its queue is full.
+#[cfg(target_os = "linux")]
+async fn silent(port: u16) -> (TcpListener, Vec<TcpStream>) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    let addr = std::net::SocketAddr::from(([127, 0, 0, 2], port));
+    socket.bind(addr).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let mut queue = Vec::new();
+    let patience = Duration::from_millis(500);
+    while let Ok(connected) = tokio::time::timeout(patience, TcpStream::connect(addr)).await {
+        queue.push(connected.unwrap());
+    }
+    (listener, queue)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_silent_address_leaves_time_for_the_next_one() {
+    let (server, _) = fixed(PLAIN, 201, &[]).await;
+    let _silent = silent(server.port()).await;
+    let client = local()
+        .resolver(Rebinding::to(&["127.0.0.2", "127.0.0.1"]))
+        .connect_timeout(Duration::from_secs(4));
+    let deliver = over(client, EndpointPolicy::insecure_allow_local());
+    let endpoint = format!("http://push.localhost:{}/p", server.port());
+    let sent = send(&deliver, &endpoint).await;
+    assert!(sent.is_ok(), "{sent:?}");
 }

@@ -17,6 +17,7 @@ use tower_web_push::clock::{Clock, Timestamp};
 use tower_web_push::deliver::{
     Deliver, EndpointPolicy, HttpError, Outcome, ResolveError, ResolveErrorKind, Resolver,
 };
+use tower_web_push::store::PauseReason;
 use tower_web_push::subscription::Origin;
 use tower_web_push::vapid::Contact;
 
@@ -26,6 +27,7 @@ use super::world::push;
 
 const REFUSED_STREAM: u32 = 7;
 const CANCEL: u32 = 8;
+const ENHANCE_YOUR_CALM: u32 = 11;
 
 type Requests = JoinSet<Result<StatusCode, HttpError>>;
 
@@ -840,4 +842,113 @@ async fn the_headers_of_a_response_have_a_bound() {
         let answered = request.await.unwrap();
         assert_eq!(answered.is_ok(), is_taken, "{headers}: {answered:?}");
     }
+}
+
+/// Each one would keep a stream, until the origin has none left.
+#[tokio::test]
+async fn a_response_whose_body_does_not_end_gives_its_stream_back_after_a_second() {
+    let mut server = Server::start().await;
+    let mut peer = used(&mut server, Some(100)).await;
+    let sent = tokio::spawn(server.post(0));
+    let (stream, _) = peer.request().await;
+    peer.head(stream).await;
+    assert_eq!(sent.await.unwrap().unwrap(), StatusCode::OK);
+    settle().await;
+    assert_eq!(peer.rest(), []);
+    pass(Duration::from_secs(2)).await;
+    let reset = tokio::time::timeout(Duration::from_secs(10), peer.next()).await;
+    assert_eq!(reset.unwrap(), Event::Reset(stream, CANCEL));
+}
+
+/// RFC 9113 section 7. Such a request may have been processed, so it is not sent again.
+#[tokio::test]
+async fn a_stream_that_is_reset_with_enhance_your_calm_lowers_the_limit() {
+    let mut server = Server::start().await;
+    let contact = Contact::parse("mailto:push@example.com").unwrap();
+    let deliver = Deliver::new(server.client.clone(), contact)
+        .with_policy(EndpointPolicy::insecure_allow_local());
+    let origin = format!("https://localhost:{}", server.port);
+    let send = || tokio::spawn(deliver.clone().oneshot(push(&format!("{origin}/p"))));
+    let first = send();
+    let mut peer = server.accept(Some(100)).await;
+    let (stream, _) = peer.request().await;
+    peer.answer(stream).await;
+    assert!(first.await.unwrap().is_ok());
+    let gate = deliver.gates().gate(&Origin::parse(&origin).unwrap());
+    for (reason, limit) in [(CANCEL, 8), (ENHANCE_YOUR_CALM, 4)] {
+        let reset = send();
+        let (stream, _) = peer.request().await;
+        peer.reset(stream, reason).await;
+        let error = reset.await.unwrap().unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Transient);
+        assert_eq!(gate.limit(), limit, "{reason}");
+    }
+}
+
+/// All requests that wait fail with the same dial, and are evidence: nothing else happens while the origin is down.
+#[tokio::test]
+async fn an_origin_that_cannot_be_dialled_any_more_closes_its_gate_after_two_dials() {
+    let mut server = Server::start().await;
+    let contact = Contact::parse("mailto:push@example.com").unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(Simulated(Instant::now()));
+    let deliver = Deliver::new(server.client.clone(), contact)
+        .with_policy(EndpointPolicy::insecure_allow_local())
+        .with_clock(Arc::clone(&clock));
+    let origin = format!("https://localhost:{}", server.port);
+    let send = |number: usize| {
+        let push = push(&format!("{origin}/{number}"));
+        let accepted_with = push.key().id();
+        let push = push.with_history(Some(accepted_with), None);
+        tokio::spawn(deliver.clone().oneshot(push))
+    };
+    let first = send(0);
+    let mut peer = server.accept(Some(100)).await;
+    let (stream, _) = peer.request().await;
+    peer.answer(stream).await;
+    assert!(first.await.unwrap().is_ok());
+    let gate = deliver.gates().gate(&Origin::parse(&origin).unwrap());
+    drop((peer, server));
+    pass(Duration::from_secs(3)).await;
+    for _ in 0..2 {
+        assert_eq!(gate.closed_at(clock.now()), None);
+        let failed: Vec<_> = (1..=8).map(send).collect();
+        for failed in failed {
+            let error = failed.await.unwrap().unwrap_err();
+            assert_eq!(
+                (error.outcome(), error.reason()),
+                (Outcome::Transient, None)
+            );
+        }
+        pass(Duration::from_secs(3)).await;
+    }
+    let closed = gate.closed_at(clock.now()).unwrap();
+    assert_eq!(closed.reason, PauseReason::Unreachable);
+}
+
+/// A runtime that ends takes along the connections that were opened on it.
+fn another_runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all().build().unwrap()
+}
+
+/// It says nothing about the push service.
+#[tokio::test]
+async fn the_end_of_the_runtime_that_drives_a_connection_is_local() {
+    let mut server = Server::start().await;
+    let other = another_runtime();
+    let first = other.spawn(server.post("first"));
+    let mut peer = server.accept(Some(100)).await;
+    let (stream, _) = peer.request().await;
+    peer.answer(stream).await;
+    assert!(first.await.unwrap().is_ok());
+    let contact = Contact::parse("mailto:push@example.com").unwrap();
+    let deliver = Deliver::new(server.client.clone(), contact)
+        .with_policy(EndpointPolicy::insecure_allow_local());
+    let endpoint = format!("https://localhost:{}/p", server.port);
+    let sent = tokio::spawn(deliver.oneshot(push(&endpoint)));
+    let _ = peer.request().await;
+    other.shutdown_background();
+    let error = sent.await.unwrap().unwrap_err();
+    assert_eq!(error.reason(), Some("local"), "{:?}", error.source());
+    assert_eq!(server.opened(), 1);
 }

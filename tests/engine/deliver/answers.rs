@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use http::StatusCode;
+use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 use tower_web_push::deliver::{EndpointPolicy, Outcome, PolicyError, PushService};
 use tower_web_push::error::BoxError;
 
 use super::world::{
-    APPLE, FCM, MOZILLA, OTHER, TestBody, Then, WNS, answer, deliver, exchange, push,
+    APPLE, FCM, MOZILLA, OTHER, TestBody, Then, WNS, answer, deliver, exchange, origin, push,
 };
 
 #[tokio::test(start_paused = true)]
@@ -159,4 +160,25 @@ async fn what_the_client_reports_is_transient_unless_a_policy_refused() {
 fn private_address() -> PolicyError {
     let loopback = "127.0.0.1".parse().unwrap();
     EndpointPolicy::default().check_addr(loopback).unwrap_err()
+}
+
+/// An overloaded push service lets some requests time out, and answers others.
+#[tokio::test(start_paused = true)]
+async fn requests_that_time_out_lower_the_limit() {
+    let (deliver, mut handle) = deliver();
+    handle.allow(8);
+    let mut requests = JoinSet::new();
+    for number in 0..8 {
+        requests.spawn(deliver.clone().oneshot(push(&format!("{FCM}{number}"))));
+    }
+    let mut held = Vec::new();
+    while held.len() < 8 {
+        held.push(handle.next_request().await.unwrap());
+    }
+    let gate = deliver.gates().gate(&origin(FCM));
+    assert_eq!(gate.limit(), 8);
+    for result in requests.join_all().await {
+        assert_eq!(result.unwrap_err().reason(), Some("timeout"));
+    }
+    assert!(gate.limit() < 8, "{}", gate.limit());
 }

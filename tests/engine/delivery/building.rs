@@ -120,6 +120,72 @@ async fn the_applications_table_is_used_before_and_after_the_store_is_named() {
     }
 }
 
+/// One that was written to the other store would be written to none.
+#[tokio::test]
+async fn effects_on_subscriptions_are_written_to_the_applications_table() {
+    let (table, store) = (Arc::new(MemoryStore::new()), Arc::new(MemoryStore::new()));
+    let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));
+    let service = TestPushService::builder().clock(clock.clone()).build();
+    let builder = builder()
+        .subscriptions(Arc::clone(&table))
+        .store(Arc::clone(&store))
+        .client(service.clone())
+        .endpoint_policy(EndpointPolicy::public_hosts())
+        .clock(clock.clone());
+    let push = builder.build().await.unwrap();
+    let key = push.vapid_public_key();
+    let subscription = service.user_agent().subscribe(&key).unwrap();
+    let which = [SubscriptionRef::Key(subscription.endpoint().key())];
+    let new = NewSubscription::new(subscription, KeyId::of(&key));
+    let limits = SubscriptionLimits::default();
+    table.upsert(&new, &limits, clock.now()).await.unwrap();
+    let send = async || {
+        // The keys of a row that is younger than a minute are not believed to be gone.
+        clock.advance(2 * MINUTE);
+        let queued = push.enqueue(Audience::All, Message::new("x")).await;
+        assert_eq!(queued.unwrap().recipients, 1);
+        while !push.tick().await.unwrap().is_idle() {}
+        table.get(&which).await.unwrap().remove(0).unwrap()
+    };
+    assert_eq!(send().await.last_success_at, Some(clock.now()));
+    service.script(When::any(), Answer::status(StatusCode::GONE));
+    assert!(send().await.retired.is_some());
+    assert_eq!(store.get(&which).await.unwrap(), [None]);
+}
+
+/// A key that is given with it does not make another application's store the expected one.
+#[tokio::test]
+async fn a_store_without_the_expected_key_is_refused_unless_it_is_new() {
+    let given = || VapidKey::parse("AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA").unwrap();
+    let expected = given().id();
+    let other = Arc::new(MemoryStore::new());
+    let first = builder().store(Arc::clone(&other)).build().await.unwrap();
+    let keys = other.keys().await.unwrap();
+    assert_ne!(keys[0].id, expected);
+    for builder in [builder(), builder().vapid_private_key(given())] {
+        let builder = builder.store(Arc::clone(&other)).expect_vapid_key(expected);
+        let error = builder.build().await.unwrap_err();
+        assert_eq!(error.kind(), BuildErrorKind::OtherStore);
+        let source = error.source().unwrap().to_string();
+        assert!(source.contains(&expected.to_string()), "{source}");
+        assert!(source.contains(&keys[0].id.to_string()), "{source}");
+    }
+    assert_eq!(other.keys().await.unwrap().len(), 1);
+    assert_eq!(first.vapid_public_key().id(), keys[0].id);
+
+    let new = Arc::new(MemoryStore::new());
+    let expecting = || {
+        let builder = builder().store(Arc::clone(&new));
+        builder.expect_vapid_key(expected)
+    };
+    let error = expecting().build().await.unwrap_err();
+    assert_eq!(error.kind(), BuildErrorKind::OtherStore);
+    let push = expecting().vapid_private_key(given()).build().await;
+    assert_eq!(push.unwrap().vapid_public_key().id(), expected);
+    expecting().build().await.unwrap();
+    assert_eq!(new.keys().await.unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn a_setting_that_is_out_of_range_is_refused_by_its_name() {
     let policy = |base, cap, attempts| {
@@ -303,9 +369,19 @@ async fn the_first_key_pair_is_made_on_a_blocking_thread_before_the_first_messag
         }
     }
     let watched = Arc::new(Watched::default());
-    let builder = WebPush::builder("mailto:ops@example.com").p256(Arc::clone(&watched));
-    builder.build().await.unwrap();
+    let service = TestPushService::new();
+    let push = builder()
+        .p256(Arc::clone(&watched))
+        .client(service.clone())
+        .endpoint_policy(EndpointPolicy::public_hosts());
+    let push = push.build().await.unwrap();
     let threads = watched.0.lock().unwrap().clone();
     assert_eq!(threads.len(), 1);
     assert_ne!(threads[0], thread::current().id());
+    // Messages are encrypted with the same backend.
+    let key = push.vapid_public_key();
+    let subscription = service.user_agent().subscribe(&key).unwrap();
+    let sent = push.deliver(&subscription, Message::new("x")).await;
+    assert!(sent.is_ok(), "{sent:?}");
+    assert_eq!(watched.0.lock().unwrap().len(), 2);
 }
