@@ -5,6 +5,7 @@ mod any_damage;
 mod application_file;
 mod contracts;
 mod copying;
+mod few_of_many;
 mod late;
 mod ledger_model;
 mod outbox_model;

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 use tower_web_push::broadcast::{Audience, Principal};
@@ -78,13 +78,15 @@ async fn what_a_call_opens_that_was_dropped_meanwhile_is_heard_without_a_listene
     let client = Client::open(url.as_str()).unwrap();
     let own = ConnectionManager::new(client).await.unwrap();
     let store = builder.with_connection(own).await.unwrap();
-    store.open(&to_one(0), at(0)).await.unwrap();
+    let known = to_one(0);
+    store.open(&known, at(0)).await.unwrap();
     let mut hints = store.changes();
     let new = to_one(1);
     {
-        let opening = pin!(store.open(&new, at(0)));
+        // Together with one that wakes no worker.
+        let opening = pin!(join(store.open(&known, at(0)), store.open(&new, at(0))));
         assert!(opening.now_or_never().is_none());
-        // The task takes the call.
+        // The task takes the calls.
         yield_now().await;
     }
     timeout(Duration::from_secs(60), hints.next())
