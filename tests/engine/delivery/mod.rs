@@ -23,7 +23,6 @@ mod other_user;
 mod pace;
 mod pausing;
 mod progress;
-mod refused;
 mod retiring;
 mod retrying;
 mod running;
