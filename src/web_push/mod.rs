@@ -701,8 +701,8 @@ impl WebPush {
     ///
     /// # Errors
     ///
-    /// [`PrincipalTooLong`](crate::RegisterErrorKind::PrincipalTooLong),
-    /// [`TooManyTags`](crate::RegisterErrorKind::TooManyTags), or an error of the store.
+    /// [`PrincipalTooLong`](crate::engine::RegisterErrorKind::PrincipalTooLong),
+    /// [`TooManyTags`](crate::engine::RegisterErrorKind::TooManyTags), or an error of the store.
     ///
     /// # Cancel safety
     ///
