@@ -51,7 +51,8 @@ impl Daily {
 ///
 /// # Cancel safety
 ///
-/// If dropped, either all of these occurrences are fired or none, and the next call fires them.
+/// If dropped, either all of these occurrences are fired or none, and the next call fires them. After an error by damaged data some
+/// may have fired, and the next call fires the others.
 pub(super) async fn fire_due(engine: Engine) -> Result<Daily, StoreError> {
     let now = engine.now();
     let due = engine.ledger.due_schedules(AT_ONCE, now).await?;

@@ -17,7 +17,7 @@ async fn what_a_frozen_process_has_locked_is_free_again() {
     let name = format!("frozen_{}", uuid::Uuid::new_v4().simple());
     let builder = PostgresStore::builder().schema(&name).pool_size(2);
     let other = builder.clone().connect(&url).await.unwrap();
-    let frozen = builder.statement_timeout(Duration::from_millis(300));
+    let frozen = builder.statement_timeout(Duration::from_secs(3));
     let frozen = frozen.connect(&url).await.unwrap();
     let at = Timestamp::from_secs;
     let origin = Origin::parse("https://push.example.net").unwrap();
