@@ -516,7 +516,9 @@ impl Model {
 
     /// The latest that the `oldest_due` of the statistics can be.
     pub(crate) fn latest_oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let waiting = self.rows.iter().filter(|row| row.turn.is_none());
+        // Where any call makes rows ready, they stand in the lines.
+        let waits = |row: &&Row| self.knows_rows && row.turn.is_none();
+        let waiting = self.rows.iter().filter(waits);
         let waiting = waiting.map(Row::latest_at).filter(|at| *at <= now);
         let heads = self.heads(now, |_| true);
         waiting
@@ -533,13 +535,14 @@ impl Model {
                 first,
                 last: u64::MAX,
             });
-            // Redis makes rows ready whose lease has ended at any call, and knows the turns of broadcasts only.
-            let is_ready = !self.knows_rows && row.fence.is_some() && row.at <= now;
-            let lapsed = is_ready.then_some(Turn {
+            // Redis makes rows ready at any call, those that waited and those whose lease has ended, and knows the turns of
+            // broadcasts only.
+            let is_ready = !self.knows_rows && row.at <= now;
+            let woken = is_ready.then_some(Turn {
                 first: 0,
                 last: u64::MAX,
             });
-            if let Some(turn) = row.turn.or(kept).or(lapsed) {
+            if let Some(turn) = row.turn.or(kept).or(woken) {
                 let line = lines.entry((row.origin.clone(), row.band)).or_default();
                 line.push((turn, row.at));
                 line.push((turn, row.latest_at()));

@@ -81,8 +81,10 @@ impl World {
         if work != Some(now) && is_idle {
             prop_assert!(next.is_none_or(|next| next > now), "it would spin");
         }
-        // `next_due` may end them too (L9).
-        self.see_what_was_swept(&*ledger).await
+        // `next_due` may end them too (L9), the last ones of a broadcast to be forgotten among them.
+        self.see_what_was_swept(&*ledger).await?;
+        self.model.forget_over();
+        Ok(())
     }
 
     /// L24 and L25.
