@@ -15,7 +15,8 @@ use crate::text::as_text;
 ///
 /// An id that this crate makes for a broadcast that it accepts begins with the time of acceptance, in milliseconds (version 7,
 /// RFC 9562 section 5.7): new rows come to the end of a store's indexes. Who sees an id can read that time. The other 74 bits
-/// are random. Entries of an outbox may have other ids, which the database or the application makes. An id gives no right: who may read or cancel a broadcast is decided by who asks.
+/// are random. Entries of an outbox may have other ids, which the database or the application makes. An id gives no right: who may
+/// read or cancel a broadcast is decided by who asks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BroadcastId(Uuid);
 

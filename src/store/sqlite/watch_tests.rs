@@ -133,6 +133,24 @@ async fn every_commit_of_a_storm_is_followed_by_a_hint() {
     }
 }
 
+#[tokio::test]
+async fn a_further_listener_takes_no_news_from_the_others() {
+    let world = world("WAL");
+    let (asking, asked) = mpsc::channel();
+    let thread = std::thread::spawn(move || world.watch.run(&asked));
+    let mut first = changes(&asking);
+    first.next().await;
+    for _ in 0..50 {
+        world.theirs.execute_batch(INSERT).unwrap();
+        // Mostly before the next look by itself.
+        let further = changes(&asking);
+        first.next().await;
+        drop(further);
+    }
+    drop((first, asking));
+    thread.join().unwrap();
+}
+
 /// The thread waits for nothing while nobody listens, and hints are merged. The first hint says that it looks from now on.
 #[tokio::test]
 async fn hints_come_while_they_are_wanted() {
