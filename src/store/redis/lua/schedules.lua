@@ -7,6 +7,8 @@
 
 local FIRES = P .. ':fires'
 local DAYS = P .. ':days'
+-- How long a schedule makes way for others whose broadcast could not be opened, in milliseconds.
+local PUT_OFF = 300000
 
 local function owner_key(owner) return P .. ':d:' .. owner end
 
@@ -71,9 +73,9 @@ function operations.move_schedules()
     local name = flat[i]
     if call('HEXISTS', owner_key(to), name) == 0 then
       -- As it is: one that cannot be read keeps no other from being moved.
-      local moment = call('ZSCORE', FIRES, from .. name)
+      local moment = call('ZSCORE', FIRES, from .. name) or tonumber((parts(flat[i + 1])))
       call('HSET', owner_key(to), name, flat[i + 1])
-      if moment then call('ZADD', FIRES, moment, to .. name) end
+      if moment then call('ZADD', FIRES, int(tonumber(moment)), to .. name) end
     end
     remove_schedule(from, name)
   end
@@ -94,7 +96,7 @@ end
 
 -- Fires schedules (D6). ARGV for each firing: owner, name, the expected and the next fire time, and '1' with the
 -- arguments of the broadcast to open, or '0'. Returns a text with '1' for each fired schedule and '0' for others. If a
--- broadcast cannot be opened, its schedule is unchanged, and the call is an error after the others.
+-- broadcast cannot be opened, its schedule is unchanged and is looked at again later, and the call is an error after the others.
 function operations.fire()
   local answers, failure = {}, nil
   local i = 1
@@ -111,6 +113,8 @@ function operations.fire()
         -- It may have written something.
         if loaded[ARGV[i + 5]] then error(why, 0) end
         failure = failure or why
+        -- Many of them, first in the order, would keep all others from being fired.
+        call('ZADD', FIRES, 'XX', int(ARGV[i + 6] + PUT_OFF), owner .. name)
       end
     end
     if fires then
