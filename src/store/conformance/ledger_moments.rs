@@ -98,6 +98,19 @@ pub async fn l9_cancel_ends_rows_whose_lease_has_ended<L: DeliveryLedger + ?Size
     let answer = answer.unwrap().unwrap();
     assert_eq!(answer.state, BroadcastState::Cancelled);
     assert_eq!((answer.counts.cancelled, answer.counts.pending), (2, 0));
+
+    // Of one that was cancelled while the row was leased, and is past its deadline.
+    let mut new = broadcast();
+    new.deadline = at(10);
+    sending_as(ledger, &new, &[delivery("a", 1)], at(0)).await;
+    assert_eq!(claim(ledger, 9, at(5)).await.len(), 1);
+    for (now, pending) in [(at(6), 1), (at(5) + LEASE, 0)] {
+        let answer = ledger.cancel(new.id, now).await.unwrap().unwrap();
+        assert_eq!(
+            (answer.counts.pending, answer.counts.cancelled),
+            (pending, 1 - pending)
+        );
+    }
 }
 
 /// L12: a row of a cancelled broadcast that is past its deadline when its lease ends is counted in the answer.

@@ -104,13 +104,17 @@ function operations.cancel()
   local now, id = ARGV[1], ARGV[2]
   local b = broadcast(id)
   if not b then return nil end
-  if not b.is_cancelled and not b.fields.ended_at then
-    set(b, 'cancelled', '1')
-    b.is_cancelled, b.is_held = true, false
-    give_up_unwritten(b, CANCELLED)
+  local has_more = false
+  if not b.fields.ended_at then
+    if not b.is_cancelled then
+      set(b, 'cancelled', '1')
+      b.is_cancelled, b.is_held = true, false
+      give_up_unwritten(b, CANCELLED)
+    end
+    -- Of one that was cancelled before, too: a lease may have ended since.
     call('SADD', SWEEPS, id)
+    has_more = sweep(b)
   end
-  local has_more = call('SISMEMBER', SWEEPS, id) == 1 and sweep(b)
   -- Read before saving, which may delete the broadcast.
   local answered = answer(id)
   index_changed()
