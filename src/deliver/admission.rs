@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::Request;
-use tokio::sync::watch;
 use tower_service::Service;
 
 use super::calm::Calm;
 use super::evidence::Row;
 use super::service::Settings;
+use super::stop::Stop;
 use super::{DeliveryError, OriginGate, Outcome, Permit, PushService};
 use crate::clock::Timestamp;
 use crate::error::BoxError;
@@ -21,7 +21,7 @@ use crate::push_request::{Push, PushBody, PushRequestError, PushRequestErrorKind
 #[derive(Clone)]
 pub(crate) struct Begin {
     before: Timestamp,
-    stop: Option<watch::Receiver<bool>>,
+    stop: Option<Stop>,
     condition: Option<Condition>,
 }
 
@@ -37,8 +37,8 @@ impl Begin {
         }
     }
 
-    /// Nor does it begin once `stop` is true or its sender is dropped.
-    pub(crate) fn unless(self, stop: Option<watch::Receiver<bool>>) -> Self {
+    /// Nor does it begin after the signal.
+    pub(crate) fn unless(self, stop: Option<Stop>) -> Self {
         Self { stop, ..self }
     }
 
@@ -50,7 +50,7 @@ impl Begin {
 
     fn is_over(&self, now: Timestamp) -> bool {
         now >= self.before
-            || self.stop.as_ref().is_some_and(|stop| *stop.borrow())
+            || self.stop.as_ref().is_some_and(Stop::is_stopped)
             || self.condition.as_ref().is_some_and(|holds| !holds())
     }
 
@@ -58,7 +58,7 @@ impl Begin {
     async fn over(self, now: Timestamp) {
         let stopped = async {
             match self.stop {
-                Some(mut stop) => drop(stop.wait_for(|stop| *stop).await),
+                Some(stop) => stop.stopped().await,
                 None => pending().await,
             }
         };

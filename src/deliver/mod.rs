@@ -57,6 +57,7 @@ mod shares;
 #[cfg(feature = "client")]
 mod socket;
 mod standing;
+mod stop;
 #[cfg(feature = "client")]
 mod unprocessed;
 mod unproven_hosts;
@@ -85,3 +86,4 @@ pub(crate) use retry::Jitter;
 pub use retry::RetryPolicy;
 pub(crate) use sender::Sender;
 pub use service::{Deliver, DeliverLayer};
+pub(crate) use stop::Stop;

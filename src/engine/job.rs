@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::{Attempt, Consequence, Engine, KeyRing};
 use crate::broadcast::{BroadcastId, FinalOutcome, TraceParent};
 use crate::clock::Timestamp;
-use crate::deliver::{Begin, DeliveryError, OriginGate};
+use crate::deliver::{Begin, DeliveryError, OriginGate, Stop};
 use crate::message::{Message, Topic};
 use crate::observe::{self, Span};
 use crate::push_service::PushService;
@@ -39,8 +37,8 @@ pub(crate) struct Job {
     pub(crate) leased_until: Timestamp,
     /// Whether its user caused the push, as often as the user likes.
     pub(crate) is_test: bool,
-    /// No request begins once this is true.
-    pub(crate) stop: Option<watch::Receiver<bool>>,
+    /// No request begins after this signal.
+    pub(crate) stop: Option<Stop>,
     /// The ledger's epoch before the row was claimed: no request begins in another one.
     pub(crate) epoch: Option<u64>,
 }

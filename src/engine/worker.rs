@@ -4,7 +4,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
@@ -22,6 +21,7 @@ use super::take::{Taken, take};
 use super::{Consequence, Engine};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
+use crate::deliver::Stop;
 use crate::observe;
 use crate::store::{ClaimRequest, ClaimToken, Claims, Settlement, StoreError};
 
@@ -61,7 +61,7 @@ pub(super) struct Worker {
     pub(super) places: Places,
     pub(super) settling: Settling,
     ended_lately: usize,
-    stop: watch::Sender<bool>,
+    stop: Stop,
     pauses_read: Option<Timestamp>,
     pub(super) expanding: Expanding,
     pub(super) chores: Chores,
@@ -80,7 +80,7 @@ impl Worker {
             attempts: JoinSet::new(),
             shown: observe::InFlight::default(),
             ended_lately: 0,
-            stop: watch::Sender::new(false),
+            stop: Stop::new(),
             pauses_read: None,
             error: None,
         }
@@ -102,7 +102,7 @@ impl Worker {
 
     /// Starts no more requests: attempts that wait for a permit end without one.
     pub(super) fn stop(&self) {
-        self.stop.send_replace(true);
+        self.stop.stop();
     }
 
     /// Expands, claims and starts attempts, one after the other. Each of them fails alone: the error is in the
@@ -386,7 +386,7 @@ impl Worker {
                 number: row.attempt,
                 is_test: is_confirmation(&message.message),
                 leased_until: row.leased_until.max(now),
-                stop: Some(self.stop.subscribe()),
+                stop: Some(self.stop.clone()),
                 epoch: Some(epoch),
             };
             let engine = self.engine.clone();
