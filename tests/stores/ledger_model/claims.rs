@@ -102,11 +102,20 @@ impl Model {
 
         for claimed in &claims.rows {
             let token = claimed.token;
-            let row = self
-                .rows
-                .iter_mut()
-                .find(|row| row.broadcast == token.broadcast && row.key == token.key);
-            let row = row.unwrap();
+            let is_it = |row: &Row| row.broadcast == token.broadcast && row.key == token.key;
+            let place = self.rows.iter().position(is_it).unwrap();
+            if !self.knows_rows {
+                // The first turn of its broadcast is taken, whichever of the rows it was.
+                let origin = &self.rows[place].origin;
+                let is_beside =
+                    |row: &Row| row.broadcast == token.broadcast && row.origin == *origin;
+                let beside = (0..self.rows.len()).filter(|other| is_beside(&self.rows[*other]));
+                let ready = beside.filter(|other| self.rows[*other].turn.is_some());
+                let first = ready.min_by_key(|other| self.rows[*other].turn.map(|turn| turn.last));
+                let left = self.rows[place].turn;
+                self.rows[first.unwrap()].turn = left;
+            }
+            let row = &mut self.rows[place];
             row.turn = None;
             row.resumed_at = None;
             row.at = claimed.leased_until;
