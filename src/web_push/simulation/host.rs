@@ -3,13 +3,15 @@
 //! Ending the runtime is a kill: no task of it is polled again. A process that is stopped is not polled either, and finds
 //! itself later when it goes on.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{advance, sleep, sleep_until};
+use tokio::time::{Instant, advance, sleep, sleep_until};
 
 use super::beats::{Beating, Workers};
 use super::clock::HostClock;
@@ -27,6 +29,9 @@ const RESTART: Duration = Duration::from_secs(1);
 
 /// Longer than the attempts and the writing of a process that was asked to end.
 const LONG_DRAIN: Duration = Duration::from_secs(30);
+
+/// A worker polls its signal less often than this without any time passing.
+const SPINS: u32 = 100_000;
 
 /// What all replicas share.
 #[derive(Clone, Debug)]
@@ -247,6 +252,7 @@ async fn main(
                 *slot.lock().unwrap() = Some(push.clone());
                 let mut asked = asked.clone();
                 let shutdown = async move { drop(asked.wait_for(|asked| *asked).await) };
+                let shutdown = unless_it_spins(shutdown, host, Arc::clone(&world));
                 let ended = match host {
                     FRONT => {
                         shutdown.await;
@@ -281,6 +287,27 @@ fn note_end(world: &Shared, host: usize, now: Duration, ended: &Result<(), Strin
             format_args!("host{host} ended without a fault: {ended:?}"),
         );
     }
+}
+
+/// Ends a worker that polls its signal again and again while no time passes: the simulation would never go on.
+async fn unless_it_spins(shutdown: impl Future<Output = ()>, host: usize, world: Shared) {
+    let (mut shutdown, mut polled) = (pin!(shutdown), (Instant::now(), 0_u32));
+    poll_fn(|cx| {
+        let now = Instant::now();
+        polled = match polled {
+            (at, times) if at == now => (at, times + 1),
+            _ => (now, 0),
+        };
+        if polled.1 >= SPINS {
+            let mut world = world.lock().unwrap();
+            let at = world.now;
+            world.broke(at, format_args!("the worker of host{host} spins"));
+            drop(world);
+            panic!("a worker spins");
+        }
+        shutdown.as_mut().poll(cx)
+    })
+    .await;
 }
 
 /// The settings of the program.

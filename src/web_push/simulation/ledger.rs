@@ -182,7 +182,7 @@ impl World {
         self.had_fault(lease.host, lease.at, self.now)
     }
 
-    fn row(&self, token: &ClaimToken) -> Option<(usize, usize)> {
+    pub(super) fn row(&self, token: &ClaimToken) -> Option<(usize, usize)> {
         let cast = *self.by_id.get(&token.broadcast)?;
         let recipient = *self.by_key.get(&token.key)?;
         Some((cast, recipient))
@@ -234,6 +234,7 @@ impl World {
                     }
                 }
             }
+            self.check_put_off(row, settlement, at);
         }
     }
 
@@ -330,6 +331,7 @@ impl World {
         let Some(service) = service(&pause.origin) else {
             return;
         };
+        self.unwritten.remove(&(host, service));
         let stored = stored.iter().find(|stored| stored.origin == pause.origin);
         let reason = pause.reason.as_str();
         match stored {
@@ -348,6 +350,7 @@ impl World {
         self.pauses[service] = stored.map(|stored| Paused {
             since: at,
             until: stored.until,
+            reason: stored.reason,
             is_probed: stored.reason.is_probed(),
             is_doubtful: false,
         });

@@ -11,6 +11,7 @@
 
 mod beats;
 mod clock;
+mod duties;
 mod host;
 mod ledger;
 mod plan;

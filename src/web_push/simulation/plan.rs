@@ -274,6 +274,12 @@ impl Plan {
                 what: What::Send { host: FRONT, mail },
             });
         }
+        // With numbers of its own.
+        let scenes = &mut Rng::new(seed ^ 0x7363_656e_6573);
+        let scenes = &mut Rng::new(scenes.next());
+        if scenes.percent(25) {
+            scene(scenes, calm, &mut mails, &mut events);
+        }
         events.sort_by_key(|event| event.at);
         Self {
             seed,
@@ -288,6 +294,12 @@ impl Plan {
             mails,
             events,
         }
+    }
+
+    /// Whether calls to the store take long at times.
+    pub(super) fn is_slow(&self) -> bool {
+        let mut events = self.events.iter();
+        events.any(|event| matches!(event.what, What::Sluggish { .. }))
     }
 
     /// The faults of the plan.
@@ -346,6 +358,86 @@ fn jam(rng: &mut Rng, calm: usize, mails: &mut Vec<Mail>, events: &mut Vec<Event
         _ => What::Unread { lasts: lasts / 4 },
     };
     happens(at - rng.millis(0, 200), what);
+}
+
+/// What seldom meets by chance.
+fn scene(rng: &mut Rng, calm: usize, mails: &mut Vec<Mail>, events: &mut Vec<Event>) {
+    let (host, start) = (rng.below(HOSTS), rng.secs(5, LENGTH));
+    let service = (calm + rng.of(&[1, 2])) % SERVICES.len();
+    let mut happens = |at, what| events.push(Event { at, what });
+    let mail = mails.len();
+    mails.push(Mail::to_all());
+    happens(start, What::Send { host, mail });
+    let soon = start + rng.millis(200, 4_000);
+    let lasts = rng.secs(20, 120);
+    match rng.below(4) {
+        // A push service refuses the VAPID key until there is another one.
+        0 => {
+            let kind = Weather::Status(rng.of(&[401, 403]));
+            happens(
+                start,
+                What::Weather {
+                    service,
+                    kind,
+                    lasts,
+                },
+            );
+            let host = rng.below(HOSTS);
+            happens(start + rng.secs(10, 60), What::Rotate { host });
+        }
+        // A push service is found to be down while the database cannot be written.
+        1 => {
+            let kind = weather(rng);
+            happens(
+                start,
+                What::Weather {
+                    service,
+                    kind,
+                    lasts,
+                },
+            );
+            let lasts = rng.secs(1, 6);
+            let what = match rng.percent(50) {
+                true => What::Cut { host, lasts },
+                false => What::Flaky { percent: 60, lasts },
+            };
+            happens(soon, what);
+        }
+        // A broadcast is cancelled while its rows are on their way.
+        2 => {
+            let kind = weather(rng);
+            happens(
+                start,
+                What::Weather {
+                    service,
+                    kind,
+                    lasts,
+                },
+            );
+            happens(
+                start,
+                What::Busy {
+                    host,
+                    lasts: rng.secs(1, 10),
+                },
+            );
+            happens(soon, What::Cancel { mail });
+        }
+        // The database is slow while there is much to write.
+        _ => {
+            let up_to = rng.secs(1, 4);
+            happens(start, What::Sluggish { up_to, lasts });
+            for wait in 1..4 {
+                let mail = mails.len();
+                mails.push(Mail::to_all());
+                let host = rng.below(HOSTS);
+                happens(
+                    start + Duration::from_secs(5) * wait,
+                    What::Send { host, mail },
+                );
+            }
+        }
+    }
 }
 
 fn mail(rng: &mut Rng, at: Duration, users: usize) -> Mail {

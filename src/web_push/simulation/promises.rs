@@ -30,6 +30,7 @@ impl World {
                 self.closed[service] = Some(now);
             }
         }
+        self.check_duties();
         for row in self.open.iter().copied().collect::<Vec<_>>() {
             if let Some(why) = self.is_neglected(row, now) {
                 let name = self.row_name(row);

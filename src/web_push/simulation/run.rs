@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::clock::HostClock;
+use super::duties::ASKED;
 use super::host::{Host, Surroundings, builder, runtime};
 use super::plan::{Event, HOSTS, Mail, Plan, Stranger, What};
 use super::push_services::{Network, endpoint};
@@ -234,7 +235,11 @@ impl Run {
             return false;
         }
         let are_over = world.count(&self.around.memory);
-        let is_quiet = self.now > world.quiet_since() && self.now > AT_LEAST;
+        let rest = match self.plan.is_slow() {
+            true => ASKED + Duration::from_secs(10),
+            false => Duration::ZERO,
+        };
+        let is_quiet = self.now > world.quiet_since() + rest && self.now > AT_LEAST;
         let is_done = self.events == self.plan.events.len() && self.errands.is_empty();
         if !is_done || !is_quiet {
             return false;
@@ -440,7 +445,14 @@ async fn call(
         Call::Hold(id, _) => push.pause(id).await.is_ok(),
         Call::Resume(id) => push.resume(id).await.is_ok(),
         Call::Cancel(id) => push.cancel(id).await.is_ok(),
-        Call::Rotate => push.rotate_vapid_key().await.is_ok(),
+        Call::Rotate => {
+            let is_rotated = push.rotate_vapid_key().await.is_ok();
+            if is_rotated {
+                let mut world = around.world.lock().unwrap();
+                world.rotated = Some(world.now);
+            }
+            is_rotated
+        }
         Call::Schedule => {
             let minute = around.world.lock().unwrap().plan.daily;
             let label = ScheduleLabel::parse("daily").unwrap();

@@ -98,8 +98,24 @@ impl Database {
         Err(unavailable("out of reach"))
     }
 
-    fn note_settled(&self, rows: &[(ClaimToken, Settlement)], results: &[Settled]) {
-        self.world().settled(self.host, rows, results, self.now());
+    async fn note_settled(
+        &self,
+        rows: &[(ClaimToken, Settlement)],
+        results: &[Settled],
+        now: Timestamp,
+    ) {
+        let pauses = self.stored_pauses().await;
+        let cancelled = {
+            let mut world = self.world();
+            world.probes_end(rows, results, &pauses, (now, self.now()));
+            world.settled(self.host, rows, results, self.now());
+            world.cancelled_of(rows)
+        };
+        for id in cancelled {
+            if let Ok(Some(status)) = self.memory.status(id, now).await {
+                self.world().check_cancelled(&status, self.now());
+            }
+        }
         if let Some((_, workers)) = &self.beats {
             let tokens = rows.iter().map(|(token, _)| token);
             workers.lock().unwrap().settled(tokens);
@@ -280,6 +296,7 @@ impl DeliveryLedger for Database {
     }
 
     async fn claim(&self, request: &ClaimRequest, now: Timestamp) -> Result<Claims, StoreError> {
+        self.world().asks(self.host, self.now());
         let worker = match &self.beats {
             Some((heartbeat, _)) => heartbeat.worker(|| -> Beating { unreachable!() }).await,
             None => None,
@@ -311,7 +328,7 @@ impl DeliveryLedger for Database {
         let done = self.ask().await?;
         let reply = self.memory.settle(rows, now).await;
         if let Ok(results) = &reply {
-            self.note_settled(rows, results);
+            self.note_settled(rows, results, now).await;
         }
         self.reply(done, reply).await
     }
@@ -326,7 +343,7 @@ impl DeliveryLedger for Database {
         let reply = self.memory.settle_with(changes, rows, now).await;
         if let Ok(Some(results)) = &reply {
             self.world().changed(changes, self.now());
-            self.note_settled(rows, results);
+            self.note_settled(rows, results, now).await;
         }
         self.reply(done, reply).await
     }
@@ -393,10 +410,20 @@ impl DeliveryLedger for Database {
     }
 
     async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {
-        let done = self.ask().await?;
+        let done = match self.ask().await {
+            Ok(done) => done,
+            Err(error) => {
+                self.world()
+                    .could_not_pause(self.host, pause, (now, self.now()));
+                return Err(error);
+            }
+        };
+        let before = self.memory.pauses(now).await?;
         let reply = self.memory.pause(pause, now).await;
         if reply.is_ok() {
             let stored = self.stored_pauses().await;
+            self.world()
+                .check_longer(pause, &before, &stored, (now, self.now()));
             self.world().paused(self.host, pause, &stored, self.now());
         }
         self.reply(done, reply).await

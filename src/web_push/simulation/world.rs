@@ -9,6 +9,7 @@ use super::plan::{PROCESSES, Plan, SERVICES, Stranger, Weather};
 use super::rng::Rng;
 use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
+use crate::store::PauseReason;
 use crate::subscription::EndpointKey;
 
 /// The wall time at which a run begins: 2027-01-15T08:00:00Z.
@@ -68,6 +69,12 @@ pub(super) struct World {
     quiet_since: Duration,
     /// The token of the last claim whose reply each replica had.
     pub(super) last_claim: [u64; PROCESSES],
+    /// When each replica last asked for rows.
+    pub(super) asked: [Duration; PROCESSES],
+    /// The pauses that replicas could not write, by replica and push service, and when they tried.
+    pub(super) unwritten: BTreeMap<(usize, usize), (Timestamp, Duration)>,
+    /// When there was last a new VAPID key.
+    pub(super) rotated: Option<Duration>,
     /// The first promise that was broken.
     pub(super) broken: Option<String>,
     pub(super) trace: Vec<String>,
@@ -151,6 +158,7 @@ pub(super) struct Request {
 pub(super) struct Paused {
     pub(super) since: Duration,
     pub(super) until: Timestamp,
+    pub(super) reason: PauseReason,
     pub(super) is_probed: bool,
     /// Whether a response has shown since that its reason may be over.
     pub(super) is_doubtful: bool,
@@ -187,6 +195,9 @@ impl World {
             troubles: [const { Vec::new() }; PROCESSES],
             quiet_since: Duration::ZERO,
             last_claim: [0; PROCESSES],
+            asked: [Duration::ZERO; PROCESSES],
+            unwritten: BTreeMap::new(),
+            rotated: None,
             broken: None,
             trace: Vec::new(),
             injected: 0,
