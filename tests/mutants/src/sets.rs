@@ -98,7 +98,7 @@ pub const SETS: [Set; 10] = [
     },
     Set {
         name: "engine",
-        files: &["src/engine"],
+        files: &["src/engine", "src/web_push"],
         tests: &["engine"],
     },
     Set {
@@ -126,8 +126,11 @@ pub const SETS: [Set; 10] = [
         files: &[
             "src/deliver/address.rs",
             "src/deliver/admission.rs",
+            "src/deliver/calm.rs",
             "src/deliver/client.rs",
+            "src/deliver/closing.rs",
             "src/deliver/connection_budget.rs",
+            "src/deliver/connection_place.rs",
             "src/deliver/connector.rs",
             "src/deliver/dialled.rs",
             "src/deliver/error.rs",
@@ -137,6 +140,7 @@ pub const SETS: [Set; 10] = [
             "src/deliver/http2_connection.rs",
             "src/deliver/http2_permit.rs",
             "src/deliver/http2_pool.rs",
+            "src/deliver/http2_pooled.rs",
             "src/deliver/http2_stream.rs",
             "src/deliver/local_error.rs",
             "src/deliver/lookup_threads.rs",
@@ -146,13 +150,20 @@ pub const SETS: [Set; 10] = [
             "src/deliver/service.rs",
             "src/deliver/shares.rs",
             "src/deliver/socket.rs",
+            "src/deliver/stop.rs",
             "src/deliver/unprocessed.rs",
         ],
         tests: &["engine"],
     },
     Set {
         name: "values",
-        files: &["src/broadcast", "src/message", "src/push_service"],
+        files: &[
+            "src/broadcast",
+            "src/message",
+            "src/push_service",
+            "src/subscription",
+            "src/vapid",
+        ],
         tests: &["engine"],
     },
     Set {
@@ -193,4 +204,5 @@ fn is_test(path: &str) -> bool {
     NAMES.iter().any(|name| path.ends_with(name))
         || path.contains("/tests/")
         || path.contains("/conformance/")
+        || path.contains("/simulation/")
 }
