@@ -446,6 +446,71 @@ async fn an_index_of_subscriptions_that_are_gone_is_purged_once() {
     }
 }
 
+/// The row tells when it is to be purged, and the index is put right.
+#[tokio::test]
+async fn an_index_that_names_a_row_too_early_purges_nothing() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    let purge = |before| Change::Purge {
+        before,
+        expired_before: before,
+    };
+    for index in ["retired", "stale", "expires", "x:"] {
+        let prefix = fresh_prefix();
+        let store = store(&url, &prefix).await;
+        let mut new = subscription(1);
+        // With a user it is retired when it expires.
+        new.principal = Some("alice".into());
+        let key = new.key();
+        new.subscription = match index {
+            "expires" | "x:" => new.subscription.with_expiration_time(Some(at(80))),
+            _ => new.subscription,
+        };
+        let limits = SubscriptionLimits::default();
+        store.upsert(&new, &limits, at(0)).await.unwrap();
+        let (observed_at, failure) = (at(70), Failure::default());
+        let change = match index {
+            "stale" => Change::Stale {
+                key,
+                observed_at,
+                failure,
+            },
+            "retired" => Change::Retire {
+                key,
+                reason: RetireReason::Gone,
+                observed_at,
+                failure,
+            },
+            _ => Change::Accepted(key),
+        };
+        store.apply(&[change], at(80)).await.unwrap();
+        let names = keys(&url, &prefix).await;
+        let set = names.iter().find(|name| name.starts_with(index)).unwrap();
+        let _: u64 = redis_rs::cmd("ZADD")
+            .arg(format!("{{{prefix}}}:{set}"))
+            .arg(at(20).as_millis())
+            .arg(key.as_bytes())
+            .query_async(&mut connection(&url).await)
+            .await
+            .unwrap();
+        let state = async || {
+            let row = store
+                .get(&[SubscriptionRef::Key(key)])
+                .await
+                .unwrap()
+                .remove(0);
+            row.map(|row| row.retired.is_some())
+        };
+        let before = state().await;
+        assert_eq!(before, Some(index == "retired"));
+        store.apply(&[purge(at(50))], at(60)).await.unwrap();
+        assert_eq!(state().await, before, "{index}");
+        assert_eq!(store.apply(&[purge(at(81))], at(90)).await.unwrap(), 1);
+        assert_eq!(state().await, None, "{index}");
+    }
+}
+
 /// Its schedule stays as it is and makes way for others, which fire.
 #[tokio::test]
 async fn a_schedule_moves_on_when_its_broadcast_is_opened_and_not_before() {

@@ -218,18 +218,37 @@ function operations.apply()
   return changed
 end
 
+-- Returns whether a row is due that an index has named: by damage the index may have another time than the row, which is put
+-- right then. One that cannot be read is due.
+local function is_due(set, key, field, is_over)
+  local row = read_row(key)
+  local at = row and row[field]
+  if at == '' then
+    call('ZREM', set, key)
+  elseif at and tonumber(at) and not is_over(tonumber(at)) then
+    call('ZADD', set, at, key)
+  else
+    return true
+  end
+  return false
+end
+
 -- Deletes or retires up to 200 rows (S13): deletes those that are retired or stale since before a time, or expired before another,
 -- and unproven ones that have expired; retires others that have expired. ARGV: now, both times, the reason. Returns their number.
 function operations.purge()
   even_when_full()
   local now = ARGV[1]
   local purged = 0
-  for _, index in ipairs({ { RETIRED, ARGV[2] }, { STALE, ARGV[2] }, { EXPIRES, ARGV[3] } }) do
-    local set, before = unpack(index)
+  local dead = { { RETIRED, RETIRED_AT, ARGV[2] }, { STALE, STALE_SINCE, ARGV[2] }, { EXPIRES, EXPIRES_AT, ARGV[3] } }
+  for _, index in ipairs(dead) do
+    local set, field, before = unpack(index)
+    local function is_over(at) return at < tonumber(before) end
     for _, key in ipairs(call('ZRANGEBYSCORE', set, '-inf', '(' .. before, 'LIMIT', 0, 200 - purged)) do
-      delete_row(key)
-      -- By damage there is no such row, or it is indexed by another time: its member would be found again and again.
-      call('ZREM', set, key)
+      if is_due(set, key, field, is_over) then
+        delete_row(key)
+        -- By damage there is no such row: its member would be found again and again.
+        call('ZREM', set, key)
+      end
       purged = purged + 1
     end
   end
@@ -237,14 +256,16 @@ function operations.purge()
     if string.sub(name, 1, 1) == 'L' then
       local set = group_key(string.sub(name, 2))
       for _, key in ipairs(call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, 200 - purged)) do
-        local row = read_row(key)
-        if row and not is_unproven(row) then
-          rewrite_row(key, row, function() row[RETIRED_AT], row[REASON] = now, ARGV[4] end)
-        else
-          delete_row(key)
+        if is_due(set, key, EXPIRES_AT, function(at) return at <= tonumber(now) end) then
+          local row = read_row(key)
+          if row and not is_unproven(row) then
+            rewrite_row(key, row, function() row[RETIRED_AT], row[REASON] = now, ARGV[4] end)
+          else
+            delete_row(key)
+          end
+          -- A damaged row is in sets whose names it does not tell.
+          call('ZREM', set, key)
         end
-        -- A damaged row is in sets whose names it does not tell.
-        call('ZREM', set, key)
         purged = purged + 1
       end
     end
