@@ -148,6 +148,17 @@ fn what_is_wrong_in_an_outbox_is_refused_with_its_code() {
     }
 }
 
+/// The table of an outbox on SQLite takes an entry of this length.
+#[test]
+fn an_entry_of_an_outbox_may_have_64_kib() {
+    let opts = "{}";
+    let audience = |octets: usize| format!("{:octets$}", "\"all\"");
+    let left = MAX_JSON - TITLE.len() - opts.len();
+    assert!(read(&audience(left), TITLE, opts).is_ok());
+    let refusal = read(&audience(left + 1), TITLE, opts).unwrap_err();
+    assert_eq!(refusal.code(), "body_too_large");
+}
+
 #[test]
 fn a_refusal_repeats_no_value() {
     for (audience, message, opts) in [

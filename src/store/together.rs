@@ -220,3 +220,85 @@ fn answer<T>(sender: oneshot::Sender<Answer<T>>, what: Answer<T>) {
     // A caller that has gone away needs none.
     let _ = sender.send(what);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store that does nothing for a call that is shared, and takes this time to say so.
+    struct Slow {
+        longest: Duration,
+        takes: Duration,
+        /// Whether it says so by an error.
+        fails: bool,
+        calls: Together<Asked>,
+        runs: Mutex<usize>,
+    }
+
+    struct Asked;
+
+    impl Sharing for Slow {
+        fn longest_answer(&self) -> Duration {
+            self.longest
+        }
+
+        fn too_late() -> StoreError {
+            StoreErrorKind::Unavailable.into()
+        }
+    }
+
+    impl From<StoreErrorKind> for Unshared {
+        fn from(kind: StoreErrorKind) -> Self {
+            Self::Alone(kind.into())
+        }
+    }
+
+    impl Shared for Asked {
+        type Store = Slow;
+        type Answer = ();
+        type Error = StoreErrorKind;
+
+        fn together(store: &Slow) -> &Together<Self> {
+            &store.calls
+        }
+
+        fn rows(&self) -> usize {
+            1
+        }
+
+        async fn run(store: &Arc<Slow>, calls: &[Self]) -> Result<Vec<Option<()>>, StoreErrorKind> {
+            *store.runs.lock().unwrap() += 1;
+            tokio::time::sleep(store.takes).await;
+            match store.fails {
+                true => Err(StoreErrorKind::Full),
+                false => Ok(calls.iter().map(|_| None).collect()),
+            }
+        }
+    }
+
+    /// It may be made alone if there is time for that: two timeouts are twice the load of a slow store.
+    #[tokio::test]
+    async fn no_call_is_made_again_after_most_of_its_time() {
+        const MILLIS: Duration = Duration::from_millis(1);
+        const MINUTE: Duration = Duration::from_secs(60);
+        let late = StoreErrorKind::Unavailable;
+        for (longest, takes, fails, expected) in [
+            (MINUTE, MILLIS, false, Ok(None)),
+            (MINUTE, MILLIS, true, Ok(None)),
+            (40 * MILLIS, 30 * MILLIS, false, Err(late)),
+            (40 * MILLIS, 30 * MILLIS, true, Err(StoreErrorKind::Full)),
+        ] {
+            let store = Arc::new(Slow {
+                longest,
+                takes,
+                fails,
+                calls: Together::default(),
+                runs: Mutex::default(),
+            });
+            let answer = ask(&store, Asked, MINUTE).await;
+            let answer = answer.map_err(|error| error.kind());
+            assert_eq!(answer, expected, "{longest:?} {fails}");
+            assert_eq!(*store.runs.lock().unwrap(), 1);
+        }
+    }
+}

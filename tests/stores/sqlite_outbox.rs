@@ -12,7 +12,7 @@ use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Message;
 use tower_web_push::store::conformance::Handles;
 use tower_web_push::store::{
-    DeliveryLedger, NewBroadcast, OutboxSettled, OutboxSettlement, OutboxStats, SqliteStore,
+    DeliveryLedger, NewBroadcast, OutboxSettled, OutboxSettlement, OutboxStats, STEP, SqliteStore,
     StoreErrorKind,
 };
 
@@ -130,6 +130,36 @@ async fn an_erased_entry_is_not_opened() {
     let settled = store.settle_outbox(&settling, at(0));
     assert_eq!(settled.await.unwrap(), [OutboxSettled::Taken]);
     assert!(store.status(entry.id, at(0)).await.unwrap().is_none());
+}
+
+/// Entries to others stand in front, more than one step looks at.
+#[tokio::test]
+async fn entries_behind_many_others_are_erased() {
+    for (table, columns, values) in [
+        ("outbox", "", ""),
+        (
+            "outbox_refused",
+            ", opts, code, detail, refused_at",
+            ", '{}', 'invalid_audience', 'x.', 0",
+        ),
+    ] {
+        let file = ApplicationFile::new();
+        let store = file.store().await;
+        let insert = |user: &str, number: usize| {
+            let sql = format!(
+                "WITH RECURSIVE many(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM many LIMIT {number})
+                 INSERT INTO {PREFIX}{table} (id, audience, message{columns})
+                 SELECT randomblob(16), '{{\"user\":\"{user}\"}}', '{{}}'{values} FROM many"
+            );
+            file.connect().execute_batch(&sql).unwrap();
+        };
+        insert("bob", STEP + 1);
+        insert("alice", 1);
+        let erased = store.erase(&Principal::from("alice"), &[], at(0)).await;
+        assert_eq!(erased.unwrap().broadcasts, 1, "{table}");
+        let stats = store.outbox_stats().await.unwrap();
+        assert_eq!(stats.waiting + stats.refused, STEP as u64 + 1, "{table}");
+    }
 }
 
 /// Of another process on the same file too.

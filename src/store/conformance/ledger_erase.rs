@@ -11,7 +11,7 @@ use crate::broadcast::{
 use crate::message::Message;
 use crate::store::{
     DeliveryLedger, Erased, Idempotency, NewBroadcast, NewDelivery, Opened, Pause, PauseReason,
-    Settled, Settlement, SubscriptionRecord,
+    STEP, Settled, Settlement, SubscriptionRecord,
 };
 use crate::subscription::SubscriptionId;
 
@@ -19,7 +19,7 @@ const ACCEPTED: Settlement = Settlement::Finished(FinalOutcome::Accepted);
 
 /// A subscription of alice.
 fn row(number: u32) -> SubscriptionRecord {
-    let id = SubscriptionId::from_bytes([number.to_be_bytes()[3]; 16]);
+    let id = SubscriptionId::from_bytes(u128::from(number).to_be_bytes());
     let mut row = SubscriptionRecord::new(id, subscription(number, 1), key_id(1), at(0));
     row.principal = Some(alice());
     row
@@ -194,4 +194,19 @@ pub async fn l17_an_erased_probe_makes_room<L: DeliveryLedger + ?Sized>(h: &Hand
     assert_eq!(claim(ledger, 9, at(1)).await.len(), 0);
     ledger.erase(&alice(), &[row(1)], at(2)).await.unwrap();
     assert_eq!(claim(ledger, 9, at(2)).await.len(), 1);
+}
+
+/// L17: the rows of a user end in every open broadcast, however many subscriptions the user has. With as many as one step has rows, a
+/// step may end after one broadcast.
+pub async fn l17_no_open_broadcast_is_left_out<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let last = STEP as u32;
+    let theirs: Vec<_> = (0..=last).map(row).collect();
+    for _ in 0..3 {
+        sending_as(ledger, &broadcast(), &deliveries([0, last]), at(0)).await;
+    }
+    let erased = ledger.erase(&alice(), &theirs, at(1)).await.unwrap();
+    assert_eq!(erased.deliveries, 6);
+    assert_eq!(ledger.stats(at(2)).await.unwrap().depth, 0);
+    assert_eq!(claim(h.second(), 9, at(2)).await.len(), 0);
 }

@@ -1,13 +1,12 @@
-//! L11 and L14 to L16: pauses, due times, tallies and statistics.
+//! L5, L10, L11, L15 and L16: pauses, tallies and statistics.
 
 use super::Handles;
 use super::sample::{LEASE, at, broadcast, claim, delivery, origin, recipient, sending};
 use crate::broadcast::{BroadcastStatus, FinalOutcome};
-use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::store::{
-    ClaimRequest, Cursor, DeliveryLedger, LedgerStats, NewBroadcast, NewDelivery, OldestDue, Pause,
-    PauseReason, STEP, Settlement, Tally,
+    ClaimRequest, Cursor, DeliveryLedger, LedgerStats, NewDelivery, OldestDue, Pause, PauseReason,
+    STEP, Settlement, Tally,
 };
 use crate::subscription::Origin;
 
@@ -91,76 +90,6 @@ pub async fn l11_a_past_end_lifts_the_pause<L: DeliveryLedger + ?Sized>(h: &Hand
     h.second().pause(&lift, at(5)).await.unwrap();
     assert_eq!(pauses(ledger, 5).await, []);
     assert_eq!(claim(ledger, 9, at(5)).await.len(), 1);
-}
-
-/// Returns `next_due`. Asserts that it is `now` only if there is work, and never later than the next work.
-async fn next_due<L: DeliveryLedger + ?Sized>(ledger: &L, secs: i64) -> Option<Timestamp> {
-    let next = ledger.next_due(at(secs)).await.unwrap();
-    assert!(next.is_none_or(|next| next >= at(secs)));
-    next
-}
-
-/// L14: `None`, then broadcasts as they become due.
-pub async fn l14_a_scheduled_broadcast_is_due_then<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
-    let ledger = h.store();
-    assert_eq!(next_due(ledger, 0).await, None);
-    let mut later = broadcast();
-    later.send_at = Some(at(50));
-    ledger.open(&later, at(0)).await.unwrap();
-    assert_eq!(next_due(ledger, 0).await, Some(at(50)));
-    assert_eq!(next_due(ledger, 51).await, Some(at(51)));
-    let now = broadcast();
-    ledger.open(&now, at(10)).await.unwrap();
-    assert_eq!(next_due(ledger, 10).await, Some(at(10)));
-    ledger.cancel(now.id, at(10)).await.unwrap();
-    assert_eq!(next_due(ledger, 10).await, Some(at(50)));
-    ledger.cancel(later.id, at(10)).await.unwrap();
-    assert_eq!(next_due(ledger, 10).await, None);
-}
-
-/// L14: rows as they become due, leases as they end.
-pub async fn l14_rows_are_due_as_they_can_be_claimed<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
-    let ledger = h.store();
-    sending(ledger, &[delivery("a", 1), delivery("b", 2)], at(0)).await;
-    assert_eq!(next_due(ledger, 0).await, Some(at(0)));
-    let claimed = claim(ledger, 9, at(0)).await;
-    assert_eq!(next_due(ledger, 1).await, Some(at(0) + LEASE));
-    let retry = [(claimed[0].token, Settlement::RetryAt(at(20)))];
-    ledger.settle(&retry, at(1)).await.unwrap();
-    assert_eq!(next_due(h.second(), 1).await, Some(at(20)));
-    let ended = Settlement::Finished(FinalOutcome::Accepted);
-    ledger
-        .settle(&[(claimed[1].token, ended)], at(1))
-        .await
-        .unwrap();
-    ledger
-        .pause(
-            &Pause::new(claimed[0].origin.clone(), at(70), PauseReason::RateLimited),
-            at(2),
-        )
-        .await
-        .unwrap();
-    assert_eq!(next_due(ledger, 30).await, Some(at(70)), "it is paused");
-    let last = claim(ledger, 9, at(70)).await;
-    ledger
-        .settle(&[(last[0].token, ended)], at(71))
-        .await
-        .unwrap();
-    assert_eq!(next_due(ledger, 71).await, None);
-}
-
-/// L14: a worker that waits for `next_due` does not spin, even if everything is late.
-pub async fn l14_what_is_late_and_leased_is_not_due<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
-    let ledger = h.store();
-    let new = NewBroadcast::new(
-        crate::broadcast::Audience::All,
-        crate::message::Message::new("x"),
-        at(10),
-    );
-    super::sample::sending_as(ledger, &new, &[delivery("a", 1)], at(0)).await;
-    claim(ledger, 9, at(0)).await;
-    ledger.expire(9, at(20)).await.unwrap();
-    assert_eq!(next_due(ledger, 20).await, Some(at(0) + LEASE));
 }
 
 /// The statistics: depth, leases and the oldest due row.
@@ -364,30 +293,4 @@ pub async fn l5_each_paused_origin_has_its_own_probe<L: DeliveryLedger + ?Sized>
     let next = claim(h.second(), 9, at(11)).await;
     let origins: Vec<_> = next.iter().map(|row| &row.origin).collect();
     assert_eq!(origins, [&probes[0].origin]);
-}
-
-/// L14: origins that were paused while they could be claimed from do not hide the rows of another.
-pub async fn l14_paused_origins_hide_no_other<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
-    let ledger = h.store();
-    let paused = STEP as u32 + 5;
-    let name = |number: u32| format!("a{number:04}");
-    let mut rows: Vec<_> = (0..paused)
-        .map(|number| delivery(&name(number), number))
-        .collect();
-    rows.push(delivery("b", paused));
-    rows.push(delivery("b", paused + 1));
-    sending(ledger, &rows, at(0)).await;
-    // All are among those that can be claimed from.
-    for _ in 0..2 {
-        let claimed = claim(ledger, 1, at(1)).await;
-        let tokens: Vec<_> = claimed.iter().map(|row| row.token).collect();
-        ledger.release(&tokens, at(1)).await.unwrap();
-    }
-    for number in 0..paused {
-        let pause = Pause::new(origin(&name(number)), at(600), PauseReason::RateLimited);
-        ledger.pause(&pause, at(2)).await.unwrap();
-    }
-    assert_eq!(ledger.next_due(at(2)).await.unwrap(), Some(at(2)));
-    let claimed = claim(ledger, 8, at(2)).await;
-    assert_eq!(claimed.len(), 2);
 }

@@ -94,6 +94,8 @@ macro_rules! store_conformance {
                 l13_prune_forgets_what_ended_before
                 l13_a_broadcast_may_be_forgotten_when_it_is_over
                 l13_pruning_takes_steps
+                l13_origins_that_stay_hide_no_others
+                l13_steps_leave_out_no_origin
                 l13_an_origin_with_rows_keeps_its_tally
                 l13_a_young_tally_is_kept
                 l13_a_young_pause_is_kept
@@ -102,6 +104,7 @@ macro_rules! store_conformance {
                 l14_what_is_late_and_leased_is_not_due
                 l14_a_deadline_is_due
                 l14_paused_origins_hide_no_other
+                l14_paused_origins_without_rows_hide_no_other
                 l15_tallies_add_up_per_origin
                 l15_concurrent_tallies_lose_nothing
                 l16_broadcasts_underway_are_listed
@@ -109,6 +112,7 @@ macro_rules! store_conformance {
                 l17_broadcasts_to_a_user_alone_are_cancelled
                 l17_an_erased_probe_makes_room
                 l17_an_erased_row_ends_no_other_probe
+                l17_no_open_broadcast_is_left_out
                 l18_broadcasts_of_an_origin_take_turns
                 l18_one_message_does_not_wait_for_a_broadcast
                 l18_an_urgent_message_is_first
@@ -351,6 +355,7 @@ mod tests {
         let mut cases = 0;
         for file in [
             include_str!("ledger_claim.rs"),
+            include_str!("ledger_due.rs"),
             include_str!("ledger_end.rs"),
             include_str!("ledger_erase.rs"),
             include_str!("ledger_first_page.rs"),
@@ -362,6 +367,7 @@ mod tests {
             include_str!("ledger_outbox.rs"),
             include_str!("ledger_pace.rs"),
             include_str!("ledger_pause.rs"),
+            include_str!("ledger_prune.rs"),
             include_str!("ledger_samples.rs"),
             include_str!("ledger_settle_with.rs"),
             include_str!("ledger_turns.rs"),

@@ -32,6 +32,7 @@
 )]
 
 mod ledger_claim;
+mod ledger_due;
 mod ledger_end;
 mod ledger_erase;
 mod ledger_first_page;
@@ -43,6 +44,7 @@ mod ledger_open;
 mod ledger_outbox;
 mod ledger_pace;
 mod ledger_pause;
+mod ledger_prune;
 mod ledger_samples;
 mod ledger_settle_with;
 mod ledger_trace;
@@ -62,6 +64,7 @@ mod subscriptions;
 mod vapid_keys;
 
 pub use ledger_claim::*;
+pub use ledger_due::*;
 pub use ledger_end::*;
 pub use ledger_erase::*;
 pub use ledger_first_page::*;
@@ -73,6 +76,7 @@ pub use ledger_open::*;
 pub use ledger_outbox::*;
 pub use ledger_pace::*;
 pub use ledger_pause::*;
+pub use ledger_prune::*;
 pub use ledger_samples::*;
 pub use ledger_settle_with::*;
 pub use ledger_trace::*;

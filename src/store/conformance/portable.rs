@@ -166,11 +166,13 @@ pub async fn c2_the_newer_version_holds<S: PortableStore + ?Sized>(h: &Handles<S
     fails.failure_streak = 1;
     let mut fails_more = fails.clone();
     fails_more.failure_streak = 2;
+    let mut lost = fails_more.clone();
+    lost.stale_since = Some(at(52));
     let mut ends = fails_more.clone();
-    ends.retired = Some(Retired::new(at(52), RetireReason::Gone));
+    ends.retired = Some(Retired::new(at(53), RetireReason::Gone));
     let mut revived = later.clone();
-    revived.last_seen_at = at(53);
-    let versions = [first, later, fails, fails_more, ends, revived];
+    revived.last_seen_at = at(54);
+    let versions = [first, later, fails, fails_more, lost, ends, revived];
     for (number, version) in versions.iter().enumerate() {
         let is_first = number == 0;
         let written = store.put(std::slice::from_ref(version)).await.unwrap();

@@ -100,10 +100,16 @@ mod tests {
     use crate::broadcast::Audience;
     use crate::clock::Timestamp;
     use crate::message::Message;
+    use crate::schedule::{DailyTime, Plan, Schedule, ScheduleLabel};
     use crate::store::{
-        Cursor, DeliveryLedger as _, NewBroadcast, NewDelivery, PageWrite, StoreErrorKind,
+        CountFilter, Cursor, DeliveryLedger as _, Fired, Firing, Liveness, NewBroadcast,
+        NewDelivery, NewSubscription, Opened, Page, PageWrite, PortableStore as _,
+        ScheduleStore as _, SubscriptionLimits, SubscriptionRecord, SubscriptionStore as _,
     };
-    use crate::subscription::{EndpointKey, Origin};
+    use crate::subscription::{
+        AuthSecret, Endpoint, EndpointKey, Origin, Subscription, SubscriptionId, UaPublicKey,
+    };
+    use crate::vapid::KeyId;
 
     #[test]
     fn it_is_full_at_its_maximum() {
@@ -136,5 +142,98 @@ mod tests {
         assert_eq!(write(&start, &rows).await, Ok(PageWrite::Stale));
         let full = write(&middle, &[row(3)]).await;
         assert_eq!(full, Err(StoreErrorKind::Full));
+    }
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_secs(secs)
+    }
+
+    fn broadcast() -> NewBroadcast {
+        NewBroadcast::new(Audience::All, Message::new("x"), at(9))
+    }
+
+    #[tokio::test]
+    async fn it_opens_no_broadcast_above_its_maximum() {
+        let store = MemoryStore::with_max_rows(2);
+        let new = [(); 3].map(|()| broadcast());
+        store.open(&new[0], at(1)).await.unwrap();
+        store.open(&new[1], at(1)).await.unwrap();
+        let full = store.open(&new[2], at(1)).await.unwrap_err();
+        assert_eq!(full.kind(), StoreErrorKind::Full);
+        let known = store.open(&new[1], at(1)).await.unwrap();
+        assert!(matches!(known, Opened::Repeat(_)), "{known:?}");
+
+        let plan = Plan::Application {
+            label: ScheduleLabel::parse("news").unwrap(),
+            to: Audience::All,
+            message: Message::new("x"),
+        };
+        let schedule = Schedule::new(plan, DailyTime::new(7, 0).unwrap(), at(1));
+        store.put_schedule(&schedule).await.unwrap();
+        let fire = async |broadcast| {
+            let firing = Firing::new(&schedule, at(5), broadcast);
+            let fired = store.fire(&[firing], at(1)).await;
+            fired.map_err(|error| error.kind())
+        };
+        assert_eq!(fire(Some(broadcast())).await, Err(StoreErrorKind::Full));
+        assert_eq!(store.next_fire_at().await.unwrap(), Some(at(1)));
+        assert_eq!(fire(None).await.unwrap(), [Fired::Fired]);
+    }
+
+    /// It is accepted, and its rows follow when there is room.
+    #[tokio::test]
+    async fn it_writes_no_first_page_above_its_maximum() {
+        let store = MemoryStore::with_max_rows(2);
+        for (rows, depth) in [(3, 0), (2, 2)] {
+            let origin = Origin::parse("https://push.example.com").unwrap();
+            let row =
+                |number| NewDelivery::new(EndpointKey::from_bytes([number; 32]), origin.clone());
+            let mut new = broadcast();
+            new.page = Some(Page::new((0..rows).map(row).collect(), Cursor::End));
+            assert_eq!(store.open(&new, at(1)).await.unwrap(), Opened::New);
+            assert_eq!(store.stats(at(1)).await.unwrap().depth, depth);
+            let expandable = store.expandable(9, at(1)).await.unwrap();
+            let cursors: Vec<_> = expandable
+                .iter()
+                .map(|expansion| expansion.cursor)
+                .collect();
+            assert_eq!(cursors, [Cursor::Start]);
+        }
+    }
+
+    #[tokio::test]
+    async fn it_stores_no_subscription_above_its_maximum() {
+        const P256DH: &str = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
+        let subscription = |number: u8| {
+            let endpoint = Endpoint::parse(&format!("https://push.example.com/{number}")).unwrap();
+            let auth = AuthSecret::from_bytes(&[1; AuthSecret::LEN]).unwrap();
+            Subscription::new(endpoint, UaPublicKey::parse(P256DH).unwrap(), auth)
+        };
+        let key = KeyId::from_bytes([1; KeyId::LEN]);
+        let number = async |store: &MemoryStore| {
+            let all = CountFilter::new(Audience::All, Liveness::Any);
+            store.count(&all, at(1)).await.unwrap()
+        };
+        let store = MemoryStore::with_max_rows(2);
+        let subscribe = async |number: u8| {
+            let new = NewSubscription::new(subscription(number), key);
+            let limits = SubscriptionLimits::default();
+            let stored = store.upsert(&new, &limits, at(1)).await;
+            stored.map(drop).map_err(|error| error.kind())
+        };
+        let answers = [subscribe(1).await, subscribe(2).await, subscribe(3).await];
+        assert_eq!(answers, [Ok(()), Ok(()), Err(StoreErrorKind::Full)]);
+        assert_eq!(subscribe(2).await, Ok(()), "it is there");
+        assert_eq!(number(&store).await, 2);
+
+        let store = MemoryStore::with_max_rows(2);
+        let row = |number| {
+            SubscriptionRecord::new(SubscriptionId::random(), subscription(number), key, at(1))
+        };
+        let rows = [row(1), row(2), row(3)];
+        let full = store.put(&rows).await.unwrap_err();
+        assert_eq!(full.kind(), StoreErrorKind::Full);
+        assert_eq!(number(&store).await, 0);
+        assert_eq!(store.put(&rows[1..]).await.unwrap(), [true; 2]);
     }
 }

@@ -121,3 +121,30 @@ fn unfinished(error: io::Error) -> StoreError {
     };
     StoreError::new(kind, error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::Identity;
+    use super::super::prefix::Prefix;
+    use super::*;
+
+    /// Its caller takes it for failed, and may have asked again.
+    #[test]
+    fn a_copy_whose_caller_is_gone_makes_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("push.db");
+        fs::write(&path, "").unwrap();
+        let identity = Identity::of(&path).unwrap();
+        drop(connection::writer(&path, &Prefix::default(), &identity).unwrap());
+        let copies = folder.path().join("copies");
+        fs::create_dir(&copies).unwrap();
+        let files = || fs::read_dir(&copies).unwrap().count();
+        let stop = Arc::<Stop>::default();
+        drop(StopOnDrop(Arc::clone(&stop)));
+        let error = copy(&path, &copies.join("push.db"), &stop).unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        assert_eq!(files(), 0);
+        copy(&path, &copies.join("push.db"), &Stop::default()).unwrap();
+        assert_eq!(files(), 1);
+    }
+}

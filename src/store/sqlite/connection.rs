@@ -311,4 +311,24 @@ mod tests {
         let mut answers = [failed(ffi::SQLITE_IOERR)].into_iter();
         assert!(switched(|| answers.next().unwrap()).is_err());
     }
+
+    /// Below FULL the log is not synced at each commit, and what was accepted goes with the power.
+    #[test]
+    fn a_commit_waits_for_the_disk() {
+        const FULL: i64 = 2;
+        let folder = tempfile::tempdir().unwrap();
+        for prefix in [Prefix::default(), Prefix::parse("web_push_").unwrap()] {
+            let path = folder.path().join(format!("{prefix}push.db"));
+            rusqlite::Connection::open(&path)
+                .unwrap()
+                .execute_batch("PRAGMA journal_mode = WAL")
+                .unwrap();
+            let identity = Identity::of(&path).unwrap();
+            let conn = writer(&path, &prefix, &identity).unwrap();
+            let set: i64 = conn
+                .query_row("PRAGMA synchronous", [], |row| row.get(0))
+                .unwrap();
+            assert_eq!(set, FULL, "{prefix}");
+        }
+    }
 }

@@ -97,3 +97,23 @@ fn a_file_is_looked_at_once_more_before_it_is_changed() {
     assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
     assert_eq!(named(&conn), 1);
 }
+
+/// Closing a connection removes the log by its name. The store has nothing to do between the exchange and its end, and no change
+/// that would be refused.
+#[tokio::test]
+async fn a_file_that_replaced_the_one_of_an_idle_store_keeps_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("push.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    let now = Timestamp::from_secs(1_800_000_000);
+    store.record_run(now).await.unwrap();
+    let (restored, log) = (folder.path().join("restored.db"), beside(&path, "-wal"));
+    fs::copy(&path, &restored).unwrap();
+    fs::rename(&restored, &path).unwrap();
+    // As if it had been opened, and changed.
+    fs::remove_file(&log).unwrap();
+    fs::write(&log, "of the new file").unwrap();
+    let closed = store.close().await;
+    assert_eq!(fs::read_to_string(&log).unwrap(), "of the new file");
+    closed.unwrap_err();
+}

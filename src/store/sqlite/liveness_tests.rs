@@ -1,14 +1,15 @@
 //! The rows of workers that have ended, on one database with several of them.
 
 use std::fs;
+use std::sync::{Mutex, mpsc};
 
 use super::super::{broadcasts, claims, connection, expansion, pauses};
 use super::*;
 use crate::broadcast::Audience;
 use crate::message::Message;
 use crate::store::{
-    ClaimRequest, Claims, Cursor, NewBroadcast, NewDelivery, Pause, PauseReason, Settled,
-    Settlement,
+    ClaimRequest, Claims, Cursor, DeliveryLedger as _, NewBroadcast, NewDelivery, Page, Pause,
+    PauseReason, Settled, Settlement, SqliteStore, StoreErrorKind,
 };
 use crate::subscription::{EndpointKey, Origin};
 
@@ -208,4 +209,35 @@ fn without_locks_leases_end_by_their_time_only() {
         assert_eq!((worker.own(), worker.files.is_none()), (None, true));
     }
     assert!(world.workers().is_empty());
+}
+
+/// As [`a_claim_that_runs_again_looks_at_the_others_again`], through a store whose other change fails halfway.
+#[tokio::test]
+async fn a_claim_beside_a_change_that_fails_has_the_rows_of_a_worker_that_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("push.db");
+    let dead = SqliteStore::open(&path).await.unwrap();
+    let origin = Origin::parse(ORIGIN).unwrap();
+    let mut new = NewBroadcast::new(Audience::All, Message::new("x"), at(9_000_000));
+    let row = NewDelivery::new(EndpointKey::from_bytes([1; 32]), origin);
+    new.page = Some(Page::new(vec![row], Cursor::End));
+    dead.open(&new, at(0)).await.unwrap();
+    let request = ClaimRequest::new(9, LEASE);
+    assert_eq!(dead.claim(&request, at(0)).await.unwrap().rows.len(), 1);
+    dead.close().await.unwrap();
+    let store = SqliteStore::open(&path).await.unwrap();
+    // The writer waits until all three are in its queue, and goes on at once when it runs this one again.
+    let (all_queued, queued) = mpsc::channel::<()>();
+    let queued = Mutex::new(queued);
+    let first = store.write(move |_| Ok(queued.lock().unwrap().recv().is_err()));
+    let fails = store.write(|conn| {
+        execute(conn, "DELETE FROM content", [])?;
+        Err::<(), _>(StoreErrorKind::Unavailable.into())
+    });
+    let (_, claims, failed, ()) =
+        tokio::join!(first, store.claim(&request, at(10)), fails, async {
+            drop(all_queued)
+        });
+    failed.unwrap_err();
+    assert_eq!(claims.unwrap().rows.len(), 1);
 }

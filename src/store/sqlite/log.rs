@@ -310,4 +310,36 @@ mod tests {
         log.bound(&conn);
         assert_eq!(log.fold_at, 1, "it was folded in");
     }
+
+    /// Else changes would wait for others no longer than a checkpoint does.
+    #[test]
+    fn the_writer_is_as_patient_after_a_checkpoint_as_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shop.db");
+        let application = rusqlite::Connection::open(&path).unwrap();
+        application
+            .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE orders (id)")
+            .unwrap();
+        let prefix = Prefix::parse("web_push_").unwrap();
+        let identity = Identity::of(&path).unwrap();
+        let conn = connection::writer(&path, &prefix, &identity).unwrap();
+        for is_read in [false, true] {
+            if is_read {
+                application
+                    .execute_batch("BEGIN; SELECT * FROM orders")
+                    .unwrap();
+            }
+            conn.execute_batch(
+                "DELETE FROM web_push_worker; INSERT INTO web_push_worker VALUES (1)",
+            )
+            .unwrap();
+            let mut log = Log::of(&path, 1);
+            log.bound(&conn);
+            assert_eq!(log.fold_at > 1, is_read, "whether it was tried in vain");
+            let timeout: u32 = conn
+                .query_row("PRAGMA busy_timeout", [], |row| row.get(0))
+                .unwrap();
+            assert_eq!(Duration::from_millis(timeout.into()), BUSY_TIMEOUT);
+        }
+    }
 }

@@ -169,3 +169,24 @@ async fn hints_come_while_they_are_wanted() {
     drop((second, asking));
     thread.join().unwrap();
 }
+
+/// It would read the file for them for ever.
+#[tokio::test]
+async fn a_listener_that_is_gone_is_forgotten() {
+    let world = world("WAL");
+    let (asking, asked) = mpsc::channel();
+    let thread = std::thread::spawn(move || world.watch.run(&asked));
+    let (sender, mut receiver) = hints::channel(1);
+    asking.send(Asked::Hints(sender.clone())).unwrap();
+    receiver.recv().await.unwrap();
+    drop(receiver);
+    for _ in 0..1000 {
+        if sender.strong_count() == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(sender.strong_count(), 1, "the thread has one still");
+    drop(asking);
+    thread.join().unwrap();
+}

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::super::connection;
 use super::super::identity::Identity;
+use super::super::log::beside;
 use super::super::prefix::Prefix;
 use super::super::query::{all, execute, first};
 use super::*;
@@ -278,6 +279,66 @@ fn a_read_whose_caller_is_gone_is_not_made() {
         answer.blocking_recv().unwrap().unwrap();
         assert_eq!(ran.load(Ordering::Relaxed), 1);
     }
+}
+
+/// Its caller may have asked again: it would be done twice.
+#[test]
+fn a_change_whose_caller_is_gone_is_not_made() {
+    for is_first_gone in [true, false] {
+        let conn = connection::in_memory().unwrap();
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let mut answers = Vec::new();
+        for (id, is_gone) in [(1, is_first_gone), (2, !is_first_gone)] {
+            let insert = move |conn: &Connection| {
+                execute(conn, "INSERT INTO worker (id) VALUES (?1)", [id]).map(drop)
+            };
+            let (job, answer) = Task::new(insert);
+            jobs.blocking_send(Command::Run(job)).unwrap();
+            answers.extend((!is_gone).then_some(answer));
+        }
+        drop(jobs);
+        write(&conn, queue, None, None);
+        let answer = answers.pop().unwrap();
+        answer.blocking_recv().unwrap().unwrap();
+        let ids = all(&conn, "SELECT id FROM worker", [], |row| row.get::<i64>());
+        assert_eq!(ids.unwrap(), [if is_first_gone { 2 } else { 1 }]);
+    }
+}
+
+#[test]
+fn a_log_that_is_too_large_is_folded_in_after_a_change() {
+    let (_folder, path, conn) = shared_file();
+    let (jobs, queue) = mpsc::channel(QUEUE);
+    let (job, answer) = Task::new(|conn: &Connection| {
+        execute(conn, "INSERT INTO worker (id) VALUES (1)", []).map(drop)
+    });
+    jobs.blocking_send(Command::Run(job)).unwrap();
+    drop(jobs);
+    write(&conn, queue, Some(&mut Log::of(&path, 1)), None);
+    answer.blocking_recv().unwrap().unwrap();
+    let log = std::fs::metadata(beside(&path, "-wal")).unwrap();
+    assert_eq!(log.len(), 0);
+}
+
+#[test]
+fn all_statements_of_a_read_see_one_snapshot() {
+    let (_folder, path, _writer) = shared_file();
+    let identity = Identity::of(&path).unwrap();
+    let conn = connection::reader(&path, &prefix(), &identity).unwrap();
+    let (jobs, queue) = mpsc::channel(QUEUE);
+    let (job, answer) = Task::new(move |conn: &Connection| {
+        let workers = || first(conn, "SELECT count(*) FROM worker", [], |row| row.count());
+        let before = workers()?;
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other
+            .execute("INSERT INTO web_push_worker (id) VALUES (1)", [])
+            .unwrap();
+        Ok([before, workers()?])
+    });
+    jobs.blocking_send(Command::Run(job)).unwrap();
+    drop(jobs);
+    read(&conn, &Arc::new(Mutex::new(queue)));
+    assert_eq!(answer.blocking_recv().unwrap().unwrap(), [Some(0); 2]);
 }
 
 /// The error with its causes, as the log has it.
