@@ -52,7 +52,7 @@ impl Daily {
 /// # Cancel safety
 ///
 /// If dropped, either all of these occurrences are fired or none, and the next call fires them. After an error by damaged data some
-/// may have fired, and the next call fires the others.
+/// may have fired, and a later call fires the others.
 pub(super) async fn fire_due(engine: Engine) -> Result<Daily, StoreError> {
     let now = engine.now();
     let due = engine.ledger.due_schedules(AT_ONCE, now).await?;

@@ -30,7 +30,7 @@ use crate::subscription::SubscriptionId;
 /// - **D6** [`fire`](Self::fire) opens the broadcast of each firing, if there is one, and moves `next_fire_at` if it
 ///   is the expected one; else it returns [`Fired::Stale`] and changes nothing. All firings of a call are one
 ///   transaction. Of N concurrent calls exactly one fires. After an error by damaged data some may have fired: they are
-///   `Stale` in the next call.
+///   `Stale` in the next call. One whose broadcast cannot be opened may be left out of D5 and D8 for five minutes.
 /// - **D7** [`last_run`](Self::last_run) is the latest moment given to [`record_run`](Self::record_run).
 /// - **D8** [`next_fire_at`](Self::next_fire_at) is the earliest of all schedules.
 /// - **D9** [`remove_unchanged_schedule`](Self::remove_unchanged_schedule) removes a schedule if its plan and its time are

@@ -144,7 +144,8 @@ async fn a_further_listener_takes_no_news_from_the_others() {
         world.theirs.execute_batch(INSERT).unwrap();
         // Mostly before the next look by itself.
         let further = changes(&asking);
-        first.next().await;
+        let hint = tokio::time::timeout(Duration::from_secs(20), first.next()).await;
+        assert!(hint.is_ok(), "the further listener took it");
         drop(further);
     }
     drop((first, asking));

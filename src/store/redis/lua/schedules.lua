@@ -2,7 +2,7 @@
 --
 --   d:OWNER  hash  name -> NEXT FIRE TIME\nDAILY TIME\n and fields that only Rust reads; an owner is 's' + an id, or 'a'
 --                  for the application
---   fires    zset  OWNER + name, by their next fire time
+--   fires    zset  OWNER + name, by their next fire time, or by a later time if their broadcasts could not be opened
 --   days     zset  midnight in UTC and the number of live subscriptions then, with a space between, by that midnight
 
 local FIRES = P .. ':fires'
@@ -107,7 +107,7 @@ function operations.fire()
     if stored then moment, time, rest = parts(stored) end
     local fires, why = moment == expected, nil
     if fires and opens == '1' then
-      -- Before the schedule moves on: if it cannot be opened, by damage, the schedule stays due, and the others fire.
+      -- Before the schedule moves on: if it cannot be opened, by damage, the schedule is put off, and the others fire.
       fires, why = pcall(open_broadcast, i + 5)
       if not fires then
         -- It may have written something.

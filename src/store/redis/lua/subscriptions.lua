@@ -51,6 +51,10 @@ local function state_of(row)
   return row[STALE_SINCE] ~= '' and 'S' or 'L'
 end
 
+local function group_of(row)
+  return row[SERVICE] .. '|' .. row[VAPID_KEY]
+end
+
 -- The same condition as `SubscriptionRecord::is_unproven` (S16).
 local function is_unproven(row)
   return row[PRINCIPAL] == '' and row[LAST_SUCCESS] == '' and state_of(row) == 'L'
@@ -67,7 +71,7 @@ local function index_row(key, row, number)
     if is_in then call('ZADD', set, score, key) else call('ZREM', set, key) end
   end
   local state = state_of(row)
-  local group = row[SERVICE] .. '|' .. row[VAPID_KEY]
+  local group = group_of(row)
   count_unproven(row, number)
   if call('HINCRBY', NUMBERS, state .. group, number) == 0 then call('HDEL', NUMBERS, state .. group) end
   if row[PRINCIPAL] ~= '' then put(principal_key(row[PRINCIPAL]), row[LAST_SEEN]) end
@@ -225,7 +229,7 @@ local function is_due(set, key, field, is_over)
   local at = row and row[field]
   if at == '' then
     call('ZREM', set, key)
-  elseif at and tonumber(at) and not is_over(tonumber(at)) then
+  elseif type(at) == 'string' and #at < 20 and string.match(at, '^%-?%d+$') and not is_over(tonumber(at)) then
     call('ZADD', set, at, key)
   else
     return true
@@ -234,7 +238,8 @@ local function is_due(set, key, field, is_over)
 end
 
 -- Deletes or retires up to 200 rows (S13): deletes those that are retired or stale since before a time, or expired before another,
--- and unproven ones that have expired; retires others that have expired. ARGV: now, both times, the reason. Returns their number.
+-- and unproven ones that have expired; retires others that have expired. ARGV: now, both times, the reason. Returns their
+-- number, and that of the members of indexes that were put right with it.
 function operations.purge()
   even_when_full()
   local now = ARGV[1]
@@ -256,8 +261,11 @@ function operations.purge()
     if string.sub(name, 1, 1) == 'L' then
       local set = group_key(string.sub(name, 2))
       for _, key in ipairs(call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, 200 - purged)) do
-        if is_due(set, key, EXPIRES_AT, function(at) return at <= tonumber(now) end) then
-          local row = read_row(key)
+        local row = read_row(key)
+        if row and (state_of(row) ~= 'L' or group_of(row) ~= string.sub(name, 2)) then
+          -- By damage: it is no row of this group, or not a live one.
+          call('ZREM', set, key)
+        elseif is_due(set, key, EXPIRES_AT, function(at) return at <= tonumber(now) end) then
           if row and not is_unproven(row) then
             rewrite_row(key, row, function() row[RETIRED_AT], row[REASON] = now, ARGV[4] end)
           else
