@@ -8,10 +8,10 @@ use super::*;
 use crate::message::Notification;
 use crate::schedule::{Daily, DailyTime, NotifyType, Plan, Schedule, ScheduleLabel, ScheduleName};
 use crate::store::{
-    Assignment, Change, DayCount, Failure, Firing, LiveCounts, MemoryStore, NewSubscription,
-    RetireReason, StoreError, StoreErrorKind, StoredVapidKey, SubscriptionFilter,
-    SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
-    Upserted,
+    Assignment, Change, Cursor, DayCount, DeliveryLedger as _, Failure, Firing, LiveCounts,
+    MemoryStore, NewBroadcast, NewDelivery, NewSubscription, RetireReason, StoreError,
+    StoreErrorKind, StoredVapidKey, SubscriptionFilter, SubscriptionLimits, SubscriptionPage,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::{AuthSecret, Endpoint, Subscription, SubscriptionId, UaPublicKey};
 use crate::vapid::{KeyEncryptionKeys, VapidKey};
@@ -1169,4 +1169,333 @@ fn octets_of(schedule: &Schedule) -> usize {
         panic!("a subscriber's");
     };
     message.payload().map_or(0, |payload| payload.len())
+}
+
+async fn of(user: &str, number: usize, store: &MemoryStore, now: Timestamp) -> SubscriptionId {
+    let mut new = new(number);
+    new.principal = Some(user.into());
+    subscribe(store, &new, now).await
+}
+
+/// A user's text would be shown to the next user of the browser.
+#[tokio::test]
+async fn who_takes_over_a_browser_gets_no_notifications_of_the_former_user() {
+    use NotifyType::{DailyCheck, DirectNotification};
+    for (here, there, left) in [(0, 10, false), (20, 10, true)] {
+        let world = World::new();
+        // The other order of ids: one row of alice, which bob has taken over in the other store.
+        let theirs = of(if left { "bob" } else { "alice" }, 0, &world.from, at(here)).await;
+        let ours = of(if left { "alice" } else { "bob" }, 0, &world.to, at(there)).await;
+        assert_ne!(theirs, ours);
+        let of_alice = if left {
+            (&world.to, ours)
+        } else {
+            (&world.from, theirs)
+        };
+        let schedule = daily(of_alice.1, DailyCheck, 7);
+        of_alice.0.put_schedule(&schedule).await.unwrap();
+        for _ in 0..2 {
+            world.pass().await;
+            for id in [theirs, ours] {
+                assert_eq!(hours(&world.to, id).await, [0; 0], "{left}");
+            }
+        }
+        // Bob's own, of the same type, comes along, and stays.
+        let id = subscribe(&world.from, &new(0), at(30)).await;
+        let _ = of("bob", 0, &world.from, at(31)).await;
+        world.from.remove_schedules(id).await.unwrap();
+        for hour in [8, 9] {
+            for notify_type in [DailyCheck, DirectNotification] {
+                let schedule = daily(id, notify_type, hour);
+                world.from.put_schedule(&schedule).await.unwrap();
+            }
+            world.pass().await;
+            assert_eq!(hours(&world.to, id).await, [hour, hour], "{left}");
+        }
+    }
+}
+
+/// The former user's are in both stores before.
+#[tokio::test]
+async fn a_browser_that_changes_hands_between_the_passes_keeps_no_notifications() {
+    for in_source in [true, false] {
+        let world = World::new();
+        let id = of("alice", 0, &world.from, at(0)).await;
+        let schedule = daily(id, NotifyType::DailyCheck, 7);
+        world.from.put_schedule(&schedule).await.unwrap();
+        world.pass().await;
+        assert_eq!(hours(&world.to, id).await, [7]);
+        let taken = if in_source { &world.from } else { &world.to };
+        assert_eq!(of("bob", 0, taken, at(10)).await, id);
+        taken.remove_schedules(id).await.unwrap();
+        world.pass().await;
+        assert_eq!(hours(&world.to, id).await, [0; 0], "{in_source}");
+        // What bob has set in the target is not taken for alice's.
+        if in_source {
+            continue;
+        }
+        let own = daily(id, NotifyType::DailyCheck, 9);
+        world.to.put_schedule(&own).await.unwrap();
+        world.pass().await;
+        of("bob", 0, &world.from, at(20)).await;
+        world.from.remove_schedules(id).await.unwrap();
+        world.pass().await;
+        assert_eq!(hours(&world.to, id).await, [9]);
+    }
+}
+
+/// Its id stays, with another user and another endpoint. It may be retired since.
+#[tokio::test]
+async fn a_subscription_that_another_user_renewed_keeps_no_notifications() {
+    for is_retired in [false, true] {
+        let world = World::new();
+        let id = of("alice", 0, &world.from, at(0)).await;
+        world.pass().await;
+        let schedule = daily(id, NotifyType::DailyCheck, 7);
+        world.to.put_schedule(&schedule).await.unwrap();
+        let mut renewed = new(1);
+        renewed.principal = Some("bob".into());
+        renewed.replaces = Some(endpoint(0).key());
+        assert_eq!(subscribe(&world.from, &renewed, at(10)).await, id);
+        if is_retired {
+            let retire = Change::Retire {
+                key: endpoint(1).key(),
+                reason: RetireReason::Gone,
+                observed_at: at(11),
+                failure: Failure::new(Some(410), None),
+            };
+            world.from.apply(&[retire], at(11)).await.unwrap();
+        }
+        world.pass().await;
+        assert_eq!(row(&world.to, 1).await.unwrap().id, id);
+        assert_eq!(hours(&world.to, id).await, [0; 0], "{is_retired}");
+    }
+}
+
+/// A row that the target does not take, since its endpoint has a newer one there, leaves the other row of its id alone.
+#[tokio::test]
+async fn a_retired_row_that_is_not_written_gives_no_notifications() {
+    let world = World::new();
+    let id = of("alice", 0, &world.from, at(0)).await;
+    world.pass().await;
+    let mut renewed = new(1);
+    renewed.principal = Some("bob".into());
+    renewed.replaces = Some(endpoint(0).key());
+    subscribe(&world.from, &renewed, at(10)).await;
+    let schedule = daily(id, NotifyType::DailyCheck, 7);
+    world.from.put_schedule(&schedule).await.unwrap();
+    let retire = Change::Retire {
+        key: endpoint(1).key(),
+        reason: RetireReason::Gone,
+        observed_at: at(11),
+        failure: Failure::new(Some(410), None),
+    };
+    world.from.apply(&[retire], at(11)).await.unwrap();
+    of("bob", 1, &world.to, at(30)).await;
+    world.pass().await;
+    assert_eq!(
+        row(&world.to, 0).await.and_then(|row| row.principal),
+        Some("alice".into())
+    );
+    assert_eq!(hours(&world.to, id).await, [0; 0]);
+}
+
+/// As one user, or none, has it in both stores. An administrator's assignment hands nothing over.
+#[tokio::test]
+async fn notifications_of_one_user_follow_the_later_registration() {
+    for user in [None, Some("alice")] {
+        let world = World::new();
+        let mut new = new(0);
+        new.principal = user.map(Into::into);
+        let theirs = subscribe(&world.from, &new, at(20)).await;
+        let ours = subscribe(&world.to, &new, at(10)).await;
+        let schedule = daily(ours, NotifyType::DailyCheck, 7);
+        world.to.put_schedule(&schedule).await.unwrap();
+        world.pass().await;
+        assert_eq!(hours(&world.to, theirs).await, [7]);
+        assign(&world.from, 0, "carol").await;
+        world.pass().await;
+        assert_eq!(hours(&world.to, theirs).await, [7]);
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_is_retired_and_stale_counts_once() {
+    let world = World::with_rows(2).await;
+    let (key, observed_at) = (endpoint(0).key(), at(1));
+    let failure = Failure::new(Some(410), None);
+    let stale = Change::Stale {
+        key,
+        observed_at,
+        failure,
+    };
+    let retire = Change::Retire {
+        key,
+        reason: RetireReason::Gone,
+        observed_at,
+        failure,
+    };
+    world.from.apply(&[stale, retire], at(2)).await.unwrap();
+    let there = row(&world.from, 0).await.unwrap();
+    assert!(there.stale_since.is_some() && there.retired.is_some());
+    let report = world.pass().await;
+    assert_eq!((report.total, report.read, report.written), (2, 2, 2));
+}
+
+#[tokio::test]
+async fn all_pages_of_retired_and_stale_rows_come_along() {
+    let rows = 4 * PAGE + 6;
+    let world = World::with_rows(rows).await;
+    let (observed_at, failure) = (at(1), Failure::new(Some(410), None));
+    let changes: Vec<_> = (0..rows)
+        .map(|number| match (endpoint(number).key(), number % 2) {
+            (key, 0) => Change::Stale {
+                key,
+                observed_at,
+                failure,
+            },
+            (key, _) => Change::Retire {
+                key,
+                reason: RetireReason::Gone,
+                observed_at,
+                failure,
+            },
+        })
+        .collect();
+    world.from.apply(&changes, at(2)).await.unwrap();
+    assert_eq!(world.pass().await.written, rows as u64);
+    world.is_same(0..rows).await;
+}
+
+/// What the source has sent of it is not sent again by the target, which is never moved back.
+#[tokio::test]
+async fn an_occurrence_of_the_application_that_the_source_has_sent_is_skipped() {
+    let world = World::new();
+    let schedule = scheduled("digest", 7, "x");
+    world.from.put_schedule(&schedule).await.unwrap();
+    world.pass().await;
+    let day = std::time::Duration::from_secs(24 * 3600);
+    let next = schedule.next_fire_at + day;
+    let firing = Firing::new(&schedule, next, None);
+    world.from.fire(&[firing], at(0)).await.unwrap();
+    assert_eq!(world.pass().await.schedules, 1);
+    let there = world.to.schedules(None).await.unwrap();
+    assert_eq!(there[0].next_fire_at, next);
+    let firing = Firing::new(&there[0], next + day, None);
+    world.to.fire(&[firing], at(0)).await.unwrap();
+    assert!(world.pass().await.is_unchanged());
+    let there = world.to.schedules(None).await.unwrap();
+    assert_eq!(there[0].next_fire_at, next + day);
+}
+
+/// Whoever switches off the source needs to know of them.
+#[tokio::test]
+async fn messages_that_are_pending_in_the_source_are_reported() {
+    let world = World::with_rows(2).await;
+    let deadline = at(4_000_000_000);
+    let message = Notification::new("hello").into();
+    let broadcast = NewBroadcast::new(Audience::All, message, deadline);
+    world.from.open(&broadcast, at(0)).await.unwrap();
+    let rows: Vec<_> = (0..2)
+        .map(|number| NewDelivery::new(endpoint(number).key(), endpoint(number).origin().clone()))
+        .collect();
+    let (start, end) = (Cursor::Start, Cursor::End);
+    let page = world
+        .from
+        .enqueue_page(broadcast.id, &start, &rows, &end, at(0));
+    page.await.unwrap();
+    assert_eq!(world.pass().await.pending, 2);
+    world.from.cancel(broadcast.id, at(0)).await.unwrap();
+    assert_eq!(world.pass().await.pending, 0);
+}
+
+/// Browsers subscribe with it.
+#[tokio::test]
+async fn a_target_with_keys_keeps_its_active_key() {
+    let world = World::new();
+    let (own, theirs) = (key(at(0)), key(at(10)));
+    world.to.insert(&own).await.unwrap();
+    world.from.insert(&theirs).await.unwrap();
+    let report = world.pass().await;
+    assert_eq!(active(&world.to).await, own.id);
+    assert_eq!(world.to.keys().await.unwrap().len(), 2);
+    assert_eq!(
+        (report.own_active_key, report.vapid_keys),
+        (Some(own.id), 1)
+    );
+}
+
+/// Servers may have a higher limit than the default.
+#[tokio::test]
+async fn an_assignment_removes_no_other_device_of_the_user() {
+    let world = World::new();
+    let limits = SubscriptionLimits::new(u64::MAX, u32::MAX).with_unproven(u64::MAX);
+    for number in 0..=40 {
+        let mut new = new(number);
+        new.principal = (number < 40).then(|| "alice".into());
+        world.from.upsert(&new, &limits, at(0)).await.unwrap();
+    }
+    world.pass().await;
+    let assignment = Assignment {
+        principal: Some(Some("alice".into())),
+        tags: None,
+    };
+    let unowned = row(&world.from, 40).await.unwrap();
+    let new = NewSubscription::assigning(&unowned, assignment);
+    world.from.upsert(&new, &limits, at(1)).await.unwrap();
+    assert_eq!(world.pass().await.written, 1);
+    for number in 0..=40 {
+        let row = row(&world.to, number).await.unwrap();
+        assert_eq!(row.principal, Some("alice".into()), "{number}");
+    }
+}
+
+#[tokio::test]
+async fn another_text_of_a_daily_notification_comes_along() {
+    let world = World::with_rows(1).await;
+    let id = row(&world.from, 0).await.unwrap().id;
+    let put = async |store: &MemoryStore, text| {
+        let time = DailyTime::new(7, 0).unwrap();
+        let daily = Daily::new(NotifyType::DirectNotification, time, Some(text)).unwrap();
+        let schedule = daily.schedule(id, at(0)).unwrap();
+        store.put_schedule(&schedule).await.unwrap();
+    };
+    let text = async || match &world.to.schedules(Some(id)).await.unwrap()[0].plan {
+        Plan::Subscriber { message, .. } => message.clone().unwrap(),
+        Plan::Application { .. } => panic!("the application's"),
+    };
+    put(&world.from, "a").await;
+    world.pass().await;
+    put(&world.from, "b").await;
+    assert_eq!(world.pass().await.schedules, 1);
+    assert_eq!(text().await, "b");
+    assert!(world.pass().await.is_unchanged());
+    // A later registration in the target has another one.
+    subscribe(&world.to, &new(0), at(10)).await;
+    put(&world.to, "c").await;
+    assert!(world.pass().await.is_unchanged());
+    assert_eq!(text().await, "c");
+}
+
+/// Also after a first pass that was interrupted.
+#[tokio::test]
+async fn a_store_that_was_emptied_after_an_interruption_is_refused() {
+    for is_source in [true, false] {
+        let mut world = World::with_rows(5 * PAGE).await;
+        let mut copy = world.copy();
+        copy.to.subscriptions = Arc::new(Failing {
+            store: world.to.clone(),
+            pages: AtomicUsize::new(3),
+            loses_answers: false,
+            reads: true,
+        });
+        copy.pass(|_| {}).await.unwrap_err();
+        drop(copy);
+        match is_source {
+            true => world.from = MemoryStore::new(),
+            false => world.to = MemoryStore::new(),
+        }
+        let error = world.copy().pass(|_| {}).await.unwrap_err();
+        assert_eq!(error.kind(), CopyErrorKind::LostRows, "{is_source}");
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use sha2::{Digest as _, Sha256};
 
 use super::error::{CopyError, CopyErrorKind, source, target};
+use super::handed_over::{is_handed_over, remove_former};
 use super::journal::{Entry, Journal};
 use super::schedules::Pair;
 use super::{Copy, CopyReport, PAGE};
@@ -91,6 +92,11 @@ impl Row {
         }
     }
 
+    /// Whether the stores have it of two users, one after the other.
+    fn is_handed_over(&self) -> bool {
+        matches!(&self.there, Record::Found(there) if is_handed_over(&self.record, there))
+    }
+
     fn is_wanted(&self) -> bool {
         match &self.there {
             Record::Found(there) => is_newer(&self.record, there),
@@ -113,6 +119,8 @@ impl Row {
         let before = match (&self.there, self.before) {
             // What the target had of it is gone with the row.
             (Record::Missing, _) | (_, None) => 0,
+            // And so is what either had of a former user.
+            _ if self.is_handed_over() => 0,
             (_, Some(before)) => before.types,
         };
         let pair = |to, is_newer_there| Pair {
@@ -123,6 +131,7 @@ impl Row {
         };
         match &self.there {
             _ if self.is_written => Some(pair(self.record.id, false)),
+            Record::Found(_) if self.is_handed_over() => None,
             Record::Found(there) => {
                 let is_newer_there = there.last_seen_at > self.record.last_seen_at;
                 Some(pair(there.id, is_newer_there))
@@ -287,12 +296,13 @@ impl Copy {
         let keys: Vec<_> = wanted.iter().map(|row| row.record.vapid_key).collect();
         self.know(keys.iter().copied(), known, report).await?;
         let records: Vec<_> = wanted.iter().map(|row| row.version()).collect();
+        report.schedules += remove_former(&self.to, &records).await?;
         // The endpoint has another id there, which names the daily notifications. The new one gets them first: whichever
         // call fails, the id that the row has names them all. A schedule without a row ends when it is due.
         let mut given = Vec::new();
         for row in &wanted {
             given.push(match &row.there {
-                Record::Found(there) if there.id != row.record.id => {
+                Record::Found(there) if there.id != row.record.id && !row.is_handed_over() => {
                     let ledgers = self.ledgers();
                     Some((there.id, ledgers.give(there.id, row.record.id).await?))
                 }
@@ -386,6 +396,7 @@ impl Copy {
             report.schedules += done.map_or(0, |done| done.changed);
             let types = match row.pair() {
                 Some(_) => done.map_or(0, |done| done.types),
+                None if row.is_handed_over() => 0,
                 None => row.before.map_or(0, |before| before.types),
             };
             if row.is_listed {

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Seek};
 
 use super::error::{CopyError, CopyErrorKind, target};
 use super::export::{CLOCKS, ExportReport, file};
+use super::handed_over::remove_former;
 use super::lines::{End, Line, VERSION};
 use super::{PAGE, Side};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -130,6 +131,7 @@ impl Rows {
         if self.waiting.is_empty() {
             return Ok(());
         }
+        remove_former(to, &self.waiting).await?;
         let written = to.subscriptions.put(&self.waiting).await;
         let written = written.map_err(target)?;
         let ids: Vec<_> = self.waiting.iter().map(|row| row.id.into()).collect();
@@ -138,9 +140,10 @@ impl Rows {
         let has_schedules = to.ledger.next_fire_at().await.map_err(target)?.is_some();
         let mut put = HashMap::new();
         for ((row, is_written), there) in self.waiting.drain(..).zip(written).zip(there) {
-            let is_newer_there = match there {
-                Record::Found(there) => there.last_seen_at > row.last_seen_at,
-                Record::Missing | Record::Unreadable => true,
+            // Another one is newer, or of another endpoint, whose row the store has kept.
+            let is_there = match there {
+                Record::Found(there) => there.last_seen_at == row.last_seen_at,
+                Record::Missing | Record::Unreadable => false,
             };
             report.subscriptions += u64::from(is_written);
             let may_be_known = self
@@ -151,7 +154,7 @@ impl Rows {
                 let removed = to.ledger.remove_schedules(row.id).await;
                 removed.map_err(target)?;
             }
-            if is_written || !is_newer_there {
+            if is_written || is_there {
                 put.insert(row.id, is_written);
             }
         }
