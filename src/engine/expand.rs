@@ -97,7 +97,7 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
             Err(error) => {
                 observe::event!(ERROR, error = %error, "reading a page of a broadcast panicked");
                 if let Some((id, _)) = of {
-                    let error = StoreError::new(StoreErrorKind::Corrupt, error);
+                    let error = StoreError::new(StoreErrorKind::Unavailable, error);
                     parked.park(id, &error, now);
                 }
                 continue;
@@ -166,7 +166,7 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
             Err(error) => {
                 observe::event!(ERROR, error = %error, "writing a page of a broadcast panicked");
                 if let Some(id) = written_by.get(&error.id()) {
-                    let error = StoreError::new(StoreErrorKind::Corrupt, error);
+                    let error = StoreError::new(StoreErrorKind::Unavailable, error);
                     parked.park(*id, &error, now);
                 }
             }
