@@ -4,16 +4,13 @@ use super::super::test_world::{START, World};
 use super::*;
 use crate::schedule::{Daily, DailyTime, NotifyType, ScheduleName, Zone};
 use crate::store::ScheduleStore as _;
-use crate::subscription::{Subscription, SubscriptionId};
+use crate::subscription::SubscriptionId;
 
 /// A row of alice, who may have 32.
 fn row(world: &World, number: u8) -> ImportedSubscription {
     let browser = world.service.user_agent();
     let active = world.engine.key_ring.active();
-    let like: Subscription = browser.subscribe(active.public_key()).unwrap();
-    let endpoint = format!("https://updates.push.services.mozilla.com/{number}");
-    let keys = (*like.ua_public(), like.auth().clone());
-    let subscription = Subscription::new(endpoint.parse().unwrap(), keys.0, keys.1);
+    let subscription = browser.subscribe(active.public_key()).unwrap();
     let mut row = ImportedSubscription::new(subscription);
     row.id = Some(SubscriptionId::from_bytes([number; 16]));
     row.principal = Some("alice".into());
