@@ -525,7 +525,10 @@ struct Failing {
     pages: AtomicUsize,
     /// Whether it has written what it says it has not.
     loses_answers: bool,
-    reads: bool,
+    /// The reads after which it takes no call.
+    reads: AtomicUsize,
+    /// Whether it cannot read any row.
+    is_damaged: bool,
 }
 
 /// A store that takes no row before its VAPID key.
@@ -540,16 +543,23 @@ impl SubscriptionStore for Failing {
         limits: &SubscriptionLimits,
         now: Timestamp,
     ) -> Result<Upserted, StoreError> {
-        self.store.upsert(new, limits, now).await
+        match self.reads.load(Relaxed) {
+            0 => Err(StoreErrorKind::Unavailable.into()),
+            _ => self.store.upsert(new, limits, now).await,
+        }
     }
 
     async fn get(
         &self,
         which: &[SubscriptionRef],
     ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
-        match self.reads {
-            true => self.store.get(which).await,
-            false => Err(StoreErrorKind::Unavailable.into()),
+        if self.is_damaged {
+            return Err(StoreErrorKind::Corrupt.into());
+        }
+        let take = |left: usize| left.checked_sub(1);
+        match self.reads.fetch_update(Relaxed, Relaxed, take) {
+            Ok(_) => self.store.get(which).await,
+            Err(_) => Err(StoreErrorKind::Unavailable.into()),
         }
     }
 
@@ -752,7 +762,8 @@ async fn a_pass_that_stopped_continues_behind_what_the_target_has() {
             store: world.to.clone(),
             pages: AtomicUsize::new(1),
             loses_answers: false,
-            reads: true,
+            reads: AtomicUsize::new(usize::MAX),
+            is_damaged: false,
         });
         let error = copy.pass(|_| {}).await.unwrap_err();
         assert_eq!(error.kind(), CopyErrorKind::Target);
@@ -780,7 +791,8 @@ async fn what_changes_after_a_pass_that_stopped_comes_along_and_reverts_nothing(
             store: world.to.clone(),
             pages: AtomicUsize::new(0),
             loses_answers: true,
-            reads: true,
+            reads: AtomicUsize::new(usize::MAX),
+            is_damaged: false,
         });
         copy.pass(|_| {}).await.unwrap_err();
     };
@@ -832,7 +844,8 @@ async fn what_is_assigned_after_a_pass_that_stopped_stays_though_the_row_is_reti
         store: world.to.clone(),
         pages: AtomicUsize::new(0),
         loses_answers: true,
-        reads: true,
+        reads: AtomicUsize::new(usize::MAX),
+        is_damaged: false,
     });
     copy.pass(|_| {}).await.unwrap_err();
     assign(&world.to, 0, "bob").await;
@@ -853,13 +866,14 @@ async fn what_is_assigned_after_a_pass_that_stopped_stays_though_the_row_is_reti
 #[tokio::test]
 async fn a_pass_that_stops_twice_on_one_page_knows_all_that_the_target_may_have() {
     let world = World::with_rows(4).await;
-    let stopped = async |reads| {
+    let stopped = async |writes| {
         let mut copy = world.copy();
         copy.to.subscriptions = Arc::new(Failing {
             store: world.to.clone(),
             pages: AtomicUsize::new(0),
-            loses_answers: true,
-            reads,
+            loses_answers: writes,
+            reads: AtomicUsize::new(if writes { usize::MAX } else { 1 }),
+            is_damaged: false,
         });
         copy.pass(|_| {}).await.unwrap_err();
     };
@@ -999,7 +1013,8 @@ async fn a_row_whose_id_changes_keeps_its_notifications_when_the_pass_stops() {
             store: world.to.clone(),
             pages: AtomicUsize::new(0),
             loses_answers,
-            reads: true,
+            reads: AtomicUsize::new(usize::MAX),
+            is_damaged: false,
         });
         copy.pass(|_| {}).await.unwrap_err();
         let id = row(&world.to, 0).await.unwrap().id;
@@ -1319,6 +1334,172 @@ async fn notifications_of_one_user_follow_the_later_registration() {
     }
 }
 
+/// A browser that registers again without a user keeps that of its row.
+#[tokio::test]
+async fn a_later_registration_without_a_user_keeps_the_notifications() {
+    for in_source in [true, false] {
+        let world = World::new();
+        let (with, without) = match in_source {
+            true => (&world.from, &world.to),
+            false => (&world.to, &world.from),
+        };
+        let id = of("alice", 0, with, at(0)).await;
+        let schedule = daily(id, NotifyType::DailyCheck, 7);
+        with.put_schedule(&schedule).await.unwrap();
+        subscribe(without, &new(0), at(10)).await;
+        world.pass().await;
+        let id = row(&world.to, 0).await.unwrap().id;
+        assert_eq!(hours(&world.to, id).await, [7], "{in_source}");
+    }
+}
+
+/// When the pass goes on, the target has the row already, as if its user had removed the notifications there.
+#[tokio::test]
+async fn a_pass_that_stopped_behind_a_row_copies_its_notifications() {
+    for user in ["alice", "bob"] {
+        let world = World::new();
+        let id = of("alice", 0, &world.from, at(0)).await;
+        let schedule = daily(id, NotifyType::DailyCheck, 7);
+        world.from.put_schedule(&schedule).await.unwrap();
+        world.pass().await;
+        assert_eq!(hours(&world.to, id).await, [7]);
+        if user == "alice" {
+            unsubscribe(&world.to, 0).await;
+        }
+        assert_eq!(of(user, 0, &world.from, at(10)).await, id);
+        let schedule = daily(id, NotifyType::DailyCheck, 9);
+        world.from.put_schedule(&schedule).await.unwrap();
+        let mut copy = world.copy();
+        copy.to.subscriptions = Arc::new(Failing {
+            store: world.to.clone(),
+            pages: AtomicUsize::new(0),
+            loses_answers: true,
+            reads: AtomicUsize::new(usize::MAX),
+            is_damaged: false,
+        });
+        copy.pass(|_| {}).await.unwrap_err();
+        drop(copy);
+        let there = row(&world.to, 0).await.unwrap();
+        assert_eq!(there.principal, Some(user.into()));
+        assert_eq!(hours(&world.to, id).await, [0; 0]);
+        world.pass().await;
+        assert_eq!(hours(&world.to, id).await, [9], "{user}");
+    }
+}
+
+/// One of the rows that it would replace is newer, and all of them stay.
+#[tokio::test]
+async fn a_row_that_the_target_does_not_take_removes_no_notifications() {
+    for is_retired in [false, true] {
+        let world = World::new();
+        let id = of("bob", 0, &world.from, at(20)).await;
+        // Those of its endpoint and of its id: alice's is the older one.
+        let mut there = [row(&world.from, 0).await.unwrap(), new_row(0)];
+        there[0].subscription = new(1).subscription;
+        if is_retired {
+            let retire = Change::Retire {
+                key: endpoint(0).key(),
+                reason: RetireReason::Gone,
+                observed_at: at(21),
+                failure: Failure::new(Some(410), None),
+            };
+            world.from.apply(&[retire], at(21)).await.unwrap();
+        }
+        let (older, newer) = match is_retired {
+            true => (0, 1),
+            false => (1, 0),
+        };
+        there[older].last_seen_at = at(10);
+        there[older].principal = Some("alice".into());
+        there[newer].last_seen_at = at(30);
+        world.to.put(&there).await.unwrap();
+        let schedule = daily(there[older].id, NotifyType::DailyCheck, 7);
+        world.to.put_schedule(&schedule).await.unwrap();
+        world.pass().await;
+        let ids = there.iter().map(|row| row.id.into()).collect::<Vec<_>>();
+        let left = world.to.get(&ids).await.unwrap();
+        assert_eq!(left, there.clone().map(Some), "{is_retired}");
+        assert!(there.iter().any(|row| row.id == id));
+        assert_eq!(hours(&world.to, there[older].id).await, [7], "{is_retired}");
+    }
+}
+
+fn new_row(number: usize) -> SubscriptionRecord {
+    let NewSubscription {
+        id,
+        subscription,
+        default_vapid_key,
+        ..
+    } = new(number);
+    SubscriptionRecord::new(id, subscription, default_vapid_key, at(0))
+}
+
+/// Nothing tells whose those are.
+#[tokio::test]
+async fn notifications_of_a_row_that_is_missing_or_unreadable_do_not_pass_to_that_of_the_source() {
+    use NotifyType::{DailyCheck, DirectNotification};
+    for is_damaged in [false, true] {
+        let world = World::new();
+        let id = of("alice", 0, &world.from, at(0)).await;
+        let schedule = daily(id, DailyCheck, 7);
+        world.from.put_schedule(&schedule).await.unwrap();
+        world.pass().await;
+        let schedule = daily(id, DirectNotification, 8);
+        world.to.put_schedule(&schedule).await.unwrap();
+        if !is_damaged {
+            let there = row(&world.to, 0).await.unwrap();
+            let deletion = [Change::delete(&there)];
+            world.to.apply(&deletion, at(5)).await.unwrap();
+        }
+        assert_eq!(of("bob", 0, &world.from, at(10)).await, id);
+        let schedule = daily(id, DailyCheck, 9);
+        world.from.put_schedule(&schedule).await.unwrap();
+        let mut copy = world.copy();
+        copy.to.subscriptions = Arc::new(Failing {
+            store: world.to.clone(),
+            pages: AtomicUsize::new(usize::MAX),
+            loses_answers: false,
+            reads: AtomicUsize::new(usize::MAX),
+            is_damaged,
+        });
+        copy.pass(|_| {}).await.unwrap();
+        assert_eq!(hours(&world.to, id).await, [9], "{is_damaged}");
+    }
+}
+
+/// When it is repeated, nothing tells any more that they were those of another user.
+#[tokio::test]
+async fn a_restoration_that_stopped_behind_a_row_leaves_none_of_the_former_user() {
+    let world = World::new();
+    let id = of("alice", 0, &world.to, at(0)).await;
+    let schedule = daily(id, NotifyType::DailyCheck, 7);
+    world.to.put_schedule(&schedule).await.unwrap();
+    let mut bob = row(&world.to, 0).await.unwrap();
+    bob.principal = Some("bob".into());
+    bob.last_seen_at = at(10);
+    world.from.put(&[bob.clone()]).await.unwrap();
+    let mut file = Vec::new();
+    let exported = export(world.from.clone(), &mut file, Secrets::Included, |_| {});
+    exported.await.unwrap();
+    let mut lines = std::io::Cursor::new(file);
+    let mut to = Side::new(world.to.clone());
+    to.subscriptions = Arc::new(Failing {
+        store: world.to.clone(),
+        pages: AtomicUsize::new(0),
+        loses_answers: true,
+        reads: AtomicUsize::new(usize::MAX),
+        is_damaged: false,
+    });
+    let into = RestoreInto::Existing;
+    let stopped = restore::restore_to(&to, &mut lines, into, |_| {}).await;
+    assert_eq!(stopped.unwrap_err().kind(), CopyErrorKind::Target);
+    lines.set_position(0);
+    let report = restore(world.to.clone(), &mut lines, into, |_| {}).await;
+    assert_eq!(report.unwrap().subscriptions, 0);
+    assert_eq!(row(&world.to, 0).await, Some(bob));
+    assert_eq!(hours(&world.to, id).await, [0; 0]);
+}
+
 #[tokio::test]
 async fn a_row_that_is_retired_and_stale_counts_once() {
     let world = World::with_rows(2).await;
@@ -1487,7 +1668,8 @@ async fn a_store_that_was_emptied_after_an_interruption_is_refused() {
             store: world.to.clone(),
             pages: AtomicUsize::new(3),
             loses_answers: false,
-            reads: true,
+            reads: AtomicUsize::new(usize::MAX),
+            is_damaged: false,
         });
         copy.pass(|_| {}).await.unwrap_err();
         drop(copy);
