@@ -33,8 +33,8 @@ const FIRST_PAGE: usize = 100;
 
 /// Writes the next page of broadcasts that are not fully expanded. Returns the number of recipients.
 ///
-/// A broadcast that cannot be read or expanded, or at which the store panics, is parked, and the others are expanded. Pages are read and written
-/// concurrently: thousands of reminders for one time have one recipient each, and their pages share a transaction.
+/// A broadcast that cannot be read or expanded, or at which the store panics, is parked, and the others are expanded. Pages are
+/// read and written concurrently: thousands of reminders for one time have one recipient each, and their pages share a transaction.
 ///
 /// # Errors
 ///

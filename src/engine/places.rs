@@ -88,8 +88,8 @@ impl Places {
                 of_silent += usize::from(untrusted.contains(origin)) * number;
             }
         }
-        // All of this claim may be theirs: with more they would have places that are others'. With fewer than are worth a claim it
-        // would keep others waiting for as long as theirs are in flight.
+        // All of this claim may be theirs: with more they would have places that are others'. With fewer than are worth a claim
+        // it would keep others waiting for as long as theirs are in flight.
         let left = |most: usize, number| {
             most.checked_sub(number)
                 .filter(|left| *left >= FREE_AT_LEAST)

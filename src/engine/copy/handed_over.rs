@@ -67,8 +67,8 @@ pub(super) async fn remove_former(
     Ok(removed)
 }
 
-/// The ids in the target whose daily notifications are not those of the users of these rows: of rows that these replace and that
-/// are other users', and of these rows themselves, where nothing tells whose they are.
+/// The ids in the target whose daily notifications are not those of the users of these rows: of other users' rows that these
+/// replace, and of these rows themselves, where the target has no row that tells whose they are.
 async fn former(
     to: &Side,
     rows: &[SubscriptionRecord],

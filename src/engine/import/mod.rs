@@ -111,8 +111,8 @@ impl Import {
     }
 
     /// Makes a dry run: the report shows what would be done, apart from a full store. A row that the source has
-    /// twice, on different pages, counts twice. Against the limit of its principal count the rows that are stored when the first
-    /// of the principal comes, and those that would be created since: a number for each principal is held in memory.
+    /// twice, on different pages, counts twice. Against the limit of a principal count the rows that are stored when its first
+    /// one comes, and those that would be created since: a number for each principal is held in memory.
     #[must_use]
     pub const fn dry_run(mut self) -> Self {
         self.is_dry_run = true;
