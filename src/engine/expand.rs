@@ -1,8 +1,9 @@
 //! Expansion: writes the rows of a broadcast, page by page.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::Engine;
@@ -32,8 +33,8 @@ const FIRST_PAGE: usize = 100;
 
 /// Writes the next page of broadcasts that are not fully expanded. Returns the number of recipients.
 ///
-/// A broadcast that cannot be read or expanded is parked, and the others are expanded. Pages are read and written
-/// concurrently: thousands of reminders for one time have one recipient each, and their pages share a transaction.
+/// A broadcast that cannot be read or expanded, or at which the store panics, is parked, and the others are expanded. Pages are
+/// read and written concurrently: thousands of reminders for one time have one recipient each, and their pages share a transaction.
 ///
 /// # Errors
 ///
@@ -45,6 +46,8 @@ const FIRST_PAGE: usize = 100;
 pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, StoreError> {
     let parked = &engine.signals.parked;
     let (mut reads, mut writes) = (JoinSet::new(), JoinSet::new());
+    // By task: the store, or the application's table of subscriptions, may panic.
+    let (mut read_by, mut written_by) = (HashMap::new(), HashMap::new());
     // Recipients that were read, and the most that are being read.
     let (mut read, mut reading) = (0, 0);
     // The most recipients of broadcasts that are not urgent.
@@ -76,21 +79,30 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
             let engine = engine.clone();
             let span = observe::Span::page(expansion.id);
             span.link(&expansion.trace_parent);
-            reads.spawn(async move {
+            let id = expansion.id;
+            let task = reads.spawn(async move {
                 let page = span.around(page(&engine, &expansion, now)).await;
-                (expansion, most, span, page)
+                (expansion, span, page)
             });
+            read_by.insert(task.id(), (id, most));
         }
-        let (expansion, most, span, page) = match reads.join_next().await {
-            None => break,
-            Some(Ok(ended)) => ended,
-            Some(Err(error)) => {
+        let Some(ended) = reads.join_next_with_id().await else {
+            break;
+        };
+        let task = ended.as_ref().map_or_else(JoinError::id, |(task, _)| *task);
+        let of = read_by.remove(&task);
+        reading -= of.map_or(0, |(_, most)| most);
+        let (expansion, span, page) = match ended {
+            Ok((_, read)) => read,
+            Err(error) => {
                 observe::event!(ERROR, error = %error, "reading a page of a broadcast panicked");
-                let _ = error;
+                if let Some((id, _)) = of {
+                    let error = StoreError::new(StoreErrorKind::Unavailable, error);
+                    parked.park(id, &error, now);
+                }
                 continue;
             }
         };
-        reading -= most;
         let page = match page {
             Ok(page) => page,
             Err(error) => {
@@ -107,9 +119,9 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
             }
         };
         read += page.rows.len();
-        let engine = engine.clone();
-        writes.spawn(async move {
-            let (id, cursor) = (expansion.id, &expansion.cursor);
+        let (engine, id) = (engine.clone(), expansion.id);
+        let task = writes.spawn(async move {
+            let cursor = &expansion.cursor;
             let write = engine
                 .ledger
                 .enqueue_page(id, cursor, &page.rows, &page.next, now);
@@ -122,6 +134,7 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
             }
             (id, write.map(|write| (write, page.rows.len())))
         });
+        written_by.insert(task.id(), id);
     }
     let mut written = 0;
     while let Some(ended) = writes.join_next().await {
@@ -152,7 +165,10 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
             }
             Err(error) => {
                 observe::event!(ERROR, error = %error, "writing a page of a broadcast panicked");
-                let _ = error;
+                if let Some(id) = written_by.get(&error.id()) {
+                    let error = StoreError::new(StoreErrorKind::Unavailable, error);
+                    parked.park(*id, &error, now);
+                }
             }
         }
     }

@@ -13,6 +13,9 @@ mod clock_skew;
 mod confirmation;
 mod consequence;
 pub mod copy;
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod counted_tests;
 mod daily;
 mod devices;
 mod direct;

@@ -88,12 +88,18 @@ impl Places {
                 of_silent += usize::from(untrusted.contains(origin)) * number;
             }
         }
-        let is_full = of_all >= all;
-        if !is_full && of_silent < silent {
-            // All of this claim may be theirs: with more they would have places that are others'.
-            request.limit = request.limit.min(silent - of_silent).min(all - of_all);
+        // All of this claim may be theirs: with more they would have places that are others'. With fewer than are worth a claim
+        // it would keep others waiting for as long as theirs are in flight.
+        let left = |most: usize, number| {
+            most.checked_sub(number)
+                .filter(|left| *left >= FREE_AT_LEAST)
+        };
+        let (of_silent, of_all) = (left(silent, of_silent), left(all, of_all));
+        if let (Some(of_silent), Some(of_all)) = (of_silent, of_all) {
+            request.limit = request.limit.min(of_silent).min(of_all);
             return;
         }
+        let is_full = of_all.is_none();
         let unknown = std::mem::replace(&mut request.per_origin, 0);
         for (origin, most) in &mut request.origins {
             if (is_full || untrusted.contains(origin)) && !policy.names_origin(origin) {

@@ -57,9 +57,11 @@ async fn hosts_of_strangers_that_hang_leave_places_for_named_ones_and_for_those_
     };
     let mut taken = Vec::new();
     let last = IN_FLIGHT / 16 - 1;
+    // From then on they have too few left for a claim.
+    let full = (IN_FLIGHT / 2 - FREE_AT_LEAST) / 8;
     for number in 0..=last {
         let gate = gates.gate(&origin(&format!("hangs-{number}.example.com")));
-        if number == last {
+        if number == full {
             assert_eq!(limits().0, 8);
         }
         taken.extend(take(&places, &gate, 8));
@@ -128,11 +130,28 @@ async fn a_claim_is_no_larger_than_the_places_that_strangers_may_still_have() {
     let places = Places::new(world.engine.clone());
     let limit = || places.request(START, true).unwrap().limit;
     let (silent, all) = (IN_FLIGHT / 8 * STRANGERS.0, IN_FLIGHT / 8 * STRANGERS.1);
-    let hangs = take(&places, &gate("hangs.example.com"), silent - 10);
-    assert_eq!(limit(), 10, "of those that do not answer");
+    assert_eq!(limit(), CLAIM, "nothing is under way");
+    let mut hangs = take(&places, &gate("hangs.example.com"), silent - FREE_AT_LEAST);
+    assert_eq!(limit(), FREE_AT_LEAST, "of those that do not answer");
+    // With fewer they would hold up the others until they time out.
+    hangs.extend(take(&places, &gate("hangs.example.com"), 1));
+    assert_eq!(limit(), CLAIM);
     drop(hangs);
     let answering = gate("b.example.com");
     answering.answers();
-    let _taken = take(&places, &answering, all - 20);
-    assert_eq!(limit(), 20, "of all");
+    let mut taken = take(&places, &answering, all - FREE_AT_LEAST);
+    assert_eq!(limit(), FREE_AT_LEAST, "of all");
+    taken.extend(take(&places, &answering, 1));
+    assert_eq!(limit(), CLAIM);
+    assert_eq!(
+        places
+            .request(START, true)
+            .unwrap()
+            .most_of(answering.origin()),
+        0
+    );
+    drop(taken);
+    let fcm = gate("fcm.googleapis.com");
+    let _taken = take(&places, &fcm, IN_FLIGHT - CLAIM + 1);
+    assert_eq!(limit(), CLAIM - 1, "of the free ones");
 }

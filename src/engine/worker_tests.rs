@@ -17,7 +17,7 @@ use super::*;
 use crate::broadcast::{Audience, BroadcastId};
 use crate::encoding::base64url;
 use crate::message::{Message, Urgency};
-use crate::schedule::{DailyTime, NotifyType, Plan, Schedule};
+use crate::schedule::{DailyTime, NotifyType, Plan, Schedule, Zone};
 use crate::store::{
     Change, DeliveryLedger as _, Failure, NewBroadcast, Pause, PauseReason, RetireReason,
     ScheduleStore as _, StoreErrorKind, StoredVapidKey, SubscriptionRef, SubscriptionStore as _,
@@ -798,25 +798,85 @@ async fn broadcasts_that_reach_no_subscription_are_progress() {
 /// As many as one look lists.
 #[tokio::test]
 async fn broadcasts_that_cannot_be_expanded_hold_up_none_behind_them() {
+    for panics in [false, true] {
+        let world = World::new().await;
+        world.table.panics_at_unreadable.store(panics, Relaxed);
+        let [damaged, other] = [world.subscriber().await, world.subscriber().await];
+        world.table.unreadable.lock().unwrap().insert(damaged);
+        let open = async |to: EndpointKey| {
+            let audience = Audience::id(world.record(to).await.id);
+            let deadline = START + 3600 * SECOND;
+            let new = NewBroadcast::new(audience, Message::new("x"), deadline);
+            world.store.open(&new, START).await.unwrap();
+            new.id
+        };
+        let first = open(damaged).await;
+        for _ in 1..100 {
+            open(damaged).await;
+        }
+        let id = open(other).await;
+        // The step has not failed: they show as parked.
+        for _ in 0..3 {
+            expand(&world.engine, START).await.unwrap();
+        }
+        assert_eq!(world.counts(id).await.pending, 1, "{panics}");
+        let parked = &world.engine.signals.parked;
+        assert_eq!(parked.len(START), 100, "{panics}");
+        // A panic is no evidence that it cannot be read.
+        assert_eq!(parked.times(&first), u32::from(!panics));
+    }
+}
+
+/// A newer version has written it, or it is damaged. The row waits for another process, or its deadline.
+#[tokio::test]
+async fn a_row_whose_message_cannot_be_read_waits_and_keeps_its_attempt() {
     let world = World::new().await;
-    let [damaged, other] = [world.subscriber().await, world.subscriber().await];
-    world.table.unreadable.lock().unwrap().insert(damaged);
-    let open = async |to: EndpointKey| {
-        let audience = Audience::id(world.record(to).await.id);
-        let deadline = START + 3600 * SECOND;
-        let new = NewBroadcast::new(audience, Message::new("x"), deadline);
-        world.store.open(&new, START).await.unwrap();
-        new.id
-    };
-    for _ in 0..100 {
-        open(damaged).await;
-    }
-    let id = open(other).await;
-    // The step has not failed: they show as parked.
-    for _ in 0..3 {
-        expand(&world.engine, START).await.unwrap();
-    }
+    world.subscriber().await;
+    let id = world.broadcast().await;
+    assert_eq!(expand(&world.engine, START).await.unwrap(), 1);
+    let mut worker = Worker::new(world.engine.clone());
+    let request = ClaimRequest::new(9, world.engine.lease);
+    let mut taken = take(&world.engine, &request, 0, START).await.unwrap();
+    taken.claims.messages.clear();
+    worker.start(taken, START).unwrap();
+    worker.settle().await.unwrap();
     assert_eq!(world.counts(id).await.pending, 1);
+    assert!(world.engine.signals.parked.is_parked(&id, START));
+    let later = START + 10 * SECOND;
+    let early = later - Duration::from_millis(1);
+    let claims = world.store.claim(&request, early).await.unwrap();
+    assert!(claims.rows.is_empty());
+    let claims = world.store.claim(&request, later).await.unwrap();
+    assert_eq!(claims.rows[0].attempt, 1);
+    let tokens = [claims.rows[0].token];
+    world.store.release(&tokens, later).await.unwrap();
+    world.clock.set(later);
+    assert_eq!(worker.step().await.claimed, 1);
+    drive(&mut worker).await;
+    worker.settle().await.unwrap();
+    assert_eq!(world.counts(id).await.accepted, 1);
+}
+
+/// It would be fired again and again, with a transaction and a line of the log each time.
+#[tokio::test]
+async fn a_schedule_in_an_unknown_zone_waits_for_an_hour() {
+    let world = World::new().await;
+    let key = world.subscriber().await;
+    let plan = Plan::Subscriber {
+        subscription: world.record(key).await.id,
+        notify_type: NotifyType::DailyCheck,
+        message: None,
+    };
+    let time = DailyTime::new(8, 0).unwrap();
+    let time = time.in_zone(Zone::stored("Europe/Atlantis"));
+    let schedule = Schedule::new(plan, time, START);
+    world.store.put_schedule(&schedule).await.unwrap();
+    let daily = fire_due(world.engine.clone()).await.unwrap();
+    assert!(daily.is_empty());
+    let stored = world.store.schedules(None).await.unwrap();
+    let of = Some(world.record(key).await.id);
+    let stored = [stored, world.store.schedules(of).await.unwrap()].concat();
+    assert_eq!(stored[0].next_fire_at, START + 3600 * SECOND);
 }
 
 /// What has been sent would be sent again.

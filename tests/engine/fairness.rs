@@ -213,18 +213,21 @@ async fn many_push_services_that_never_answer_cost_the_others_nothing() {
 /// places of the worker until their requests time out.
 #[tokio::test(start_paused = true)]
 async fn hosts_with_few_recipients_that_never_answer_cost_the_others_two_round_trips_at_most() {
-    let black_holes = Sick {
-        origins: 600,
-        recipients: 7,
-        answer: Answer::never(),
-        worked_before: false,
-    };
     let alone = send(&[]).await;
-    let sent = send(&[black_holes]).await;
-    println!("alone {alone:?}, now {sent:?}");
-    // They have their turns too, so that the others begin with fewer.
-    assert!(sent.took <= alone.took + 2 * LATENCY);
-    assert!(sent.wasted <= 3_072, "{}", sent.wasted);
+    // Those of 292 leave a few of the places that hosts of strangers may have.
+    for origins in [275, 292, 600] {
+        let black_holes = Sick {
+            origins,
+            recipients: 7,
+            answer: Answer::never(),
+            worked_before: false,
+        };
+        let sent = send(&[black_holes]).await;
+        println!("alone {alone:?}, {origins}: {sent:?}");
+        // They have their turns too, so that the others begin with fewer.
+        assert!(sent.took <= alone.took + 2 * LATENCY, "{origins}");
+        assert!(sent.wasted <= 3_072, "{origins}: {}", sent.wasted);
+    }
 }
 
 /// All their gates are open at first, and each has as many requests in flight as one that works. Once those have

@@ -8,10 +8,10 @@ use super::*;
 use crate::message::Notification;
 use crate::schedule::{Daily, DailyTime, NotifyType, Plan, Schedule, ScheduleLabel, ScheduleName};
 use crate::store::{
-    Assignment, Change, DayCount, Failure, Firing, LiveCounts, MemoryStore, NewSubscription,
-    RetireReason, StoreError, StoreErrorKind, StoredVapidKey, SubscriptionFilter,
-    SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
-    Upserted,
+    Assignment, Change, Cursor, DayCount, DeliveryLedger as _, Failure, Firing, LiveCounts,
+    MemoryStore, NewBroadcast, NewDelivery, NewSubscription, RetireReason, StoreError,
+    StoreErrorKind, StoredVapidKey, SubscriptionFilter, SubscriptionLimits, SubscriptionPage,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::{AuthSecret, Endpoint, Subscription, SubscriptionId, UaPublicKey};
 use crate::vapid::{KeyEncryptionKeys, VapidKey};
@@ -525,7 +525,10 @@ struct Failing {
     pages: AtomicUsize,
     /// Whether it has written what it says it has not.
     loses_answers: bool,
-    reads: bool,
+    /// The reads after which it takes no call.
+    reads: AtomicUsize,
+    /// Whether it cannot read any row.
+    is_damaged: bool,
 }
 
 /// A store that takes no row before its VAPID key.
@@ -540,16 +543,23 @@ impl SubscriptionStore for Failing {
         limits: &SubscriptionLimits,
         now: Timestamp,
     ) -> Result<Upserted, StoreError> {
-        self.store.upsert(new, limits, now).await
+        match self.reads.load(Relaxed) {
+            0 => Err(StoreErrorKind::Unavailable.into()),
+            _ => self.store.upsert(new, limits, now).await,
+        }
     }
 
     async fn get(
         &self,
         which: &[SubscriptionRef],
     ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
-        match self.reads {
-            true => self.store.get(which).await,
-            false => Err(StoreErrorKind::Unavailable.into()),
+        if self.is_damaged {
+            return Err(StoreErrorKind::Corrupt.into());
+        }
+        let take = |left: usize| left.checked_sub(1);
+        match self.reads.fetch_update(Relaxed, Relaxed, take) {
+            Ok(_) => self.store.get(which).await,
+            Err(_) => Err(StoreErrorKind::Unavailable.into()),
         }
     }
 
@@ -752,7 +762,8 @@ async fn a_pass_that_stopped_continues_behind_what_the_target_has() {
             store: world.to.clone(),
             pages: AtomicUsize::new(1),
             loses_answers: false,
-            reads: true,
+            reads: AtomicUsize::new(usize::MAX),
+            is_damaged: false,
         });
         let error = copy.pass(|_| {}).await.unwrap_err();
         assert_eq!(error.kind(), CopyErrorKind::Target);
@@ -780,7 +791,8 @@ async fn what_changes_after_a_pass_that_stopped_comes_along_and_reverts_nothing(
             store: world.to.clone(),
             pages: AtomicUsize::new(0),
             loses_answers: true,
-            reads: true,
+            reads: AtomicUsize::new(usize::MAX),
+            is_damaged: false,
         });
         copy.pass(|_| {}).await.unwrap_err();
     };
@@ -832,7 +844,8 @@ async fn what_is_assigned_after_a_pass_that_stopped_stays_though_the_row_is_reti
         store: world.to.clone(),
         pages: AtomicUsize::new(0),
         loses_answers: true,
-        reads: true,
+        reads: AtomicUsize::new(usize::MAX),
+        is_damaged: false,
     });
     copy.pass(|_| {}).await.unwrap_err();
     assign(&world.to, 0, "bob").await;
@@ -853,13 +866,14 @@ async fn what_is_assigned_after_a_pass_that_stopped_stays_though_the_row_is_reti
 #[tokio::test]
 async fn a_pass_that_stops_twice_on_one_page_knows_all_that_the_target_may_have() {
     let world = World::with_rows(4).await;
-    let stopped = async |reads| {
+    let stopped = async |writes| {
         let mut copy = world.copy();
         copy.to.subscriptions = Arc::new(Failing {
             store: world.to.clone(),
             pages: AtomicUsize::new(0),
-            loses_answers: true,
-            reads,
+            loses_answers: writes,
+            reads: AtomicUsize::new(if writes { usize::MAX } else { 1 }),
+            is_damaged: false,
         });
         copy.pass(|_| {}).await.unwrap_err();
     };
@@ -999,7 +1013,8 @@ async fn a_row_whose_id_changes_keeps_its_notifications_when_the_pass_stops() {
             store: world.to.clone(),
             pages: AtomicUsize::new(0),
             loses_answers,
-            reads: true,
+            reads: AtomicUsize::new(usize::MAX),
+            is_damaged: false,
         });
         copy.pass(|_| {}).await.unwrap_err();
         let id = row(&world.to, 0).await.unwrap().id;
@@ -1169,4 +1184,500 @@ fn octets_of(schedule: &Schedule) -> usize {
         panic!("a subscriber's");
     };
     message.payload().map_or(0, |payload| payload.len())
+}
+
+async fn of(user: &str, number: usize, store: &MemoryStore, now: Timestamp) -> SubscriptionId {
+    let mut new = new(number);
+    new.principal = Some(user.into());
+    subscribe(store, &new, now).await
+}
+
+/// A user's text would be shown to the next user of the browser.
+#[tokio::test]
+async fn who_takes_over_a_browser_gets_no_notifications_of_the_former_user() {
+    use NotifyType::{DailyCheck, DirectNotification};
+    for (here, there, left) in [(0, 10, false), (20, 10, true)] {
+        let world = World::new();
+        // The other order of ids: one row of alice, which bob has taken over in the other store.
+        let theirs = of(if left { "bob" } else { "alice" }, 0, &world.from, at(here)).await;
+        let ours = of(if left { "alice" } else { "bob" }, 0, &world.to, at(there)).await;
+        assert_ne!(theirs, ours);
+        let of_alice = if left {
+            (&world.to, ours)
+        } else {
+            (&world.from, theirs)
+        };
+        let schedule = daily(of_alice.1, DailyCheck, 7);
+        of_alice.0.put_schedule(&schedule).await.unwrap();
+        for _ in 0..2 {
+            world.pass().await;
+            for id in [theirs, ours] {
+                assert_eq!(hours(&world.to, id).await, [0; 0], "{left}");
+            }
+        }
+        // Bob's own, of the same type, comes along, and stays.
+        let id = subscribe(&world.from, &new(0), at(30)).await;
+        let _ = of("bob", 0, &world.from, at(31)).await;
+        world.from.remove_schedules(id).await.unwrap();
+        for hour in [8, 9] {
+            for notify_type in [DailyCheck, DirectNotification] {
+                let schedule = daily(id, notify_type, hour);
+                world.from.put_schedule(&schedule).await.unwrap();
+            }
+            world.pass().await;
+            assert_eq!(hours(&world.to, id).await, [hour, hour], "{left}");
+        }
+    }
+}
+
+/// The former user's are in both stores before.
+#[tokio::test]
+async fn a_browser_that_changes_hands_between_the_passes_keeps_no_notifications() {
+    for in_source in [true, false] {
+        let world = World::new();
+        let id = of("alice", 0, &world.from, at(0)).await;
+        let schedule = daily(id, NotifyType::DailyCheck, 7);
+        world.from.put_schedule(&schedule).await.unwrap();
+        world.pass().await;
+        assert_eq!(hours(&world.to, id).await, [7]);
+        let taken = if in_source { &world.from } else { &world.to };
+        assert_eq!(of("bob", 0, taken, at(10)).await, id);
+        taken.remove_schedules(id).await.unwrap();
+        world.pass().await;
+        assert_eq!(hours(&world.to, id).await, [0; 0], "{in_source}");
+        // What bob has set in the target is not taken for alice's.
+        if in_source {
+            continue;
+        }
+        let own = daily(id, NotifyType::DailyCheck, 9);
+        world.to.put_schedule(&own).await.unwrap();
+        world.pass().await;
+        of("bob", 0, &world.from, at(20)).await;
+        world.from.remove_schedules(id).await.unwrap();
+        world.pass().await;
+        assert_eq!(hours(&world.to, id).await, [9]);
+    }
+}
+
+/// Its id stays, with another user and another endpoint. It may be retired since.
+#[tokio::test]
+async fn a_subscription_that_another_user_renewed_keeps_no_notifications() {
+    for is_retired in [false, true] {
+        let world = World::new();
+        let id = of("alice", 0, &world.from, at(0)).await;
+        world.pass().await;
+        let schedule = daily(id, NotifyType::DailyCheck, 7);
+        world.to.put_schedule(&schedule).await.unwrap();
+        let mut renewed = new(1);
+        renewed.principal = Some("bob".into());
+        renewed.replaces = Some(endpoint(0).key());
+        assert_eq!(subscribe(&world.from, &renewed, at(10)).await, id);
+        if is_retired {
+            let retire = Change::Retire {
+                key: endpoint(1).key(),
+                reason: RetireReason::Gone,
+                observed_at: at(11),
+                failure: Failure::new(Some(410), None),
+            };
+            world.from.apply(&[retire], at(11)).await.unwrap();
+        }
+        world.pass().await;
+        assert_eq!(row(&world.to, 1).await.unwrap().id, id);
+        assert_eq!(hours(&world.to, id).await, [0; 0], "{is_retired}");
+    }
+}
+
+/// A row that the target does not take, since its endpoint has a newer one there, leaves the other row of its id alone.
+#[tokio::test]
+async fn a_retired_row_that_is_not_written_gives_no_notifications() {
+    let world = World::new();
+    let id = of("alice", 0, &world.from, at(0)).await;
+    world.pass().await;
+    let mut renewed = new(1);
+    renewed.principal = Some("bob".into());
+    renewed.replaces = Some(endpoint(0).key());
+    subscribe(&world.from, &renewed, at(10)).await;
+    let schedule = daily(id, NotifyType::DailyCheck, 7);
+    world.from.put_schedule(&schedule).await.unwrap();
+    let retire = Change::Retire {
+        key: endpoint(1).key(),
+        reason: RetireReason::Gone,
+        observed_at: at(11),
+        failure: Failure::new(Some(410), None),
+    };
+    world.from.apply(&[retire], at(11)).await.unwrap();
+    of("bob", 1, &world.to, at(30)).await;
+    world.pass().await;
+    assert_eq!(
+        row(&world.to, 0).await.and_then(|row| row.principal),
+        Some("alice".into())
+    );
+    assert_eq!(hours(&world.to, id).await, [0; 0]);
+}
+
+/// As one user, or none, has it in both stores. An administrator's assignment hands nothing over.
+#[tokio::test]
+async fn notifications_of_one_user_follow_the_later_registration() {
+    for user in [None, Some("alice")] {
+        let world = World::new();
+        let mut new = new(0);
+        new.principal = user.map(Into::into);
+        let theirs = subscribe(&world.from, &new, at(20)).await;
+        let ours = subscribe(&world.to, &new, at(10)).await;
+        let schedule = daily(ours, NotifyType::DailyCheck, 7);
+        world.to.put_schedule(&schedule).await.unwrap();
+        world.pass().await;
+        assert_eq!(hours(&world.to, theirs).await, [7]);
+        assign(&world.from, 0, "carol").await;
+        world.pass().await;
+        assert_eq!(hours(&world.to, theirs).await, [7]);
+    }
+}
+
+/// A browser that registers again without a user keeps that of its row.
+#[tokio::test]
+async fn a_later_registration_without_a_user_keeps_the_notifications() {
+    for in_source in [true, false] {
+        let world = World::new();
+        let (with, without) = match in_source {
+            true => (&world.from, &world.to),
+            false => (&world.to, &world.from),
+        };
+        let id = of("alice", 0, with, at(0)).await;
+        let schedule = daily(id, NotifyType::DailyCheck, 7);
+        with.put_schedule(&schedule).await.unwrap();
+        subscribe(without, &new(0), at(10)).await;
+        world.pass().await;
+        let id = row(&world.to, 0).await.unwrap().id;
+        assert_eq!(hours(&world.to, id).await, [7], "{in_source}");
+    }
+}
+
+/// When the pass goes on, the target has the row already, as if its user had removed the notifications there.
+#[tokio::test]
+async fn a_pass_that_stopped_behind_a_row_copies_its_notifications() {
+    for user in ["alice", "bob"] {
+        let world = World::new();
+        let id = of("alice", 0, &world.from, at(0)).await;
+        let schedule = daily(id, NotifyType::DailyCheck, 7);
+        world.from.put_schedule(&schedule).await.unwrap();
+        world.pass().await;
+        assert_eq!(hours(&world.to, id).await, [7]);
+        if user == "alice" {
+            unsubscribe(&world.to, 0).await;
+        }
+        assert_eq!(of(user, 0, &world.from, at(10)).await, id);
+        let schedule = daily(id, NotifyType::DailyCheck, 9);
+        world.from.put_schedule(&schedule).await.unwrap();
+        let mut copy = world.copy();
+        copy.to.subscriptions = Arc::new(Failing {
+            store: world.to.clone(),
+            pages: AtomicUsize::new(0),
+            loses_answers: true,
+            reads: AtomicUsize::new(usize::MAX),
+            is_damaged: false,
+        });
+        copy.pass(|_| {}).await.unwrap_err();
+        drop(copy);
+        let there = row(&world.to, 0).await.unwrap();
+        assert_eq!(there.principal, Some(user.into()));
+        assert_eq!(hours(&world.to, id).await, [0; 0]);
+        world.pass().await;
+        assert_eq!(hours(&world.to, id).await, [9], "{user}");
+    }
+}
+
+/// One of the rows that it would replace is newer, and all of them stay.
+#[tokio::test]
+async fn a_row_that_the_target_does_not_take_removes_no_notifications() {
+    for is_retired in [false, true] {
+        let world = World::new();
+        let id = of("bob", 0, &world.from, at(20)).await;
+        // Those of its endpoint and of its id: alice's is the older one.
+        let mut there = [row(&world.from, 0).await.unwrap(), new_row(0)];
+        there[0].subscription = new(1).subscription;
+        if is_retired {
+            let retire = Change::Retire {
+                key: endpoint(0).key(),
+                reason: RetireReason::Gone,
+                observed_at: at(21),
+                failure: Failure::new(Some(410), None),
+            };
+            world.from.apply(&[retire], at(21)).await.unwrap();
+        }
+        let (older, newer) = match is_retired {
+            true => (0, 1),
+            false => (1, 0),
+        };
+        there[older].last_seen_at = at(10);
+        there[older].principal = Some("alice".into());
+        there[newer].last_seen_at = at(30);
+        world.to.put(&there).await.unwrap();
+        let schedule = daily(there[older].id, NotifyType::DailyCheck, 7);
+        world.to.put_schedule(&schedule).await.unwrap();
+        world.pass().await;
+        let ids = there.iter().map(|row| row.id.into()).collect::<Vec<_>>();
+        let left = world.to.get(&ids).await.unwrap();
+        assert_eq!(left, there.clone().map(Some), "{is_retired}");
+        assert!(there.iter().any(|row| row.id == id));
+        assert_eq!(hours(&world.to, there[older].id).await, [7], "{is_retired}");
+    }
+}
+
+fn new_row(number: usize) -> SubscriptionRecord {
+    let NewSubscription {
+        id,
+        subscription,
+        default_vapid_key,
+        ..
+    } = new(number);
+    SubscriptionRecord::new(id, subscription, default_vapid_key, at(0))
+}
+
+/// Nothing tells whose those are.
+#[tokio::test]
+async fn notifications_of_a_row_that_is_missing_or_unreadable_do_not_pass_to_that_of_the_source() {
+    use NotifyType::{DailyCheck, DirectNotification};
+    for is_damaged in [false, true] {
+        let world = World::new();
+        let id = of("alice", 0, &world.from, at(0)).await;
+        let schedule = daily(id, DailyCheck, 7);
+        world.from.put_schedule(&schedule).await.unwrap();
+        world.pass().await;
+        let schedule = daily(id, DirectNotification, 8);
+        world.to.put_schedule(&schedule).await.unwrap();
+        if !is_damaged {
+            let there = row(&world.to, 0).await.unwrap();
+            let deletion = [Change::delete(&there)];
+            world.to.apply(&deletion, at(5)).await.unwrap();
+        }
+        assert_eq!(of("bob", 0, &world.from, at(10)).await, id);
+        let schedule = daily(id, DailyCheck, 9);
+        world.from.put_schedule(&schedule).await.unwrap();
+        let mut copy = world.copy();
+        copy.to.subscriptions = Arc::new(Failing {
+            store: world.to.clone(),
+            pages: AtomicUsize::new(usize::MAX),
+            loses_answers: false,
+            reads: AtomicUsize::new(usize::MAX),
+            is_damaged,
+        });
+        copy.pass(|_| {}).await.unwrap();
+        assert_eq!(hours(&world.to, id).await, [9], "{is_damaged}");
+    }
+}
+
+/// When it is repeated, nothing tells any more that they were those of another user.
+#[tokio::test]
+async fn a_restoration_that_stopped_behind_a_row_leaves_none_of_the_former_user() {
+    let world = World::new();
+    let id = of("alice", 0, &world.to, at(0)).await;
+    let schedule = daily(id, NotifyType::DailyCheck, 7);
+    world.to.put_schedule(&schedule).await.unwrap();
+    let mut bob = row(&world.to, 0).await.unwrap();
+    bob.principal = Some("bob".into());
+    bob.last_seen_at = at(10);
+    world.from.put(&[bob.clone()]).await.unwrap();
+    let mut file = Vec::new();
+    let exported = export(world.from.clone(), &mut file, Secrets::Included, |_| {});
+    exported.await.unwrap();
+    let mut lines = std::io::Cursor::new(file);
+    let mut to = Side::new(world.to.clone());
+    to.subscriptions = Arc::new(Failing {
+        store: world.to.clone(),
+        pages: AtomicUsize::new(0),
+        loses_answers: true,
+        reads: AtomicUsize::new(usize::MAX),
+        is_damaged: false,
+    });
+    let into = RestoreInto::Existing;
+    let stopped = restore::restore_to(&to, &mut lines, into, |_| {}).await;
+    assert_eq!(stopped.unwrap_err().kind(), CopyErrorKind::Target);
+    lines.set_position(0);
+    let report = restore(world.to.clone(), &mut lines, into, |_| {}).await;
+    assert_eq!(report.unwrap().subscriptions, 0);
+    assert_eq!(row(&world.to, 0).await, Some(bob));
+    assert_eq!(hours(&world.to, id).await, [0; 0]);
+}
+
+#[tokio::test]
+async fn a_row_that_is_retired_and_stale_counts_once() {
+    let world = World::with_rows(2).await;
+    let (key, observed_at) = (endpoint(0).key(), at(1));
+    let failure = Failure::new(Some(410), None);
+    let stale = Change::Stale {
+        key,
+        observed_at,
+        failure,
+    };
+    let retire = Change::Retire {
+        key,
+        reason: RetireReason::Gone,
+        observed_at,
+        failure,
+    };
+    world.from.apply(&[stale, retire], at(2)).await.unwrap();
+    let there = row(&world.from, 0).await.unwrap();
+    assert!(there.stale_since.is_some() && there.retired.is_some());
+    let report = world.pass().await;
+    assert_eq!((report.total, report.read, report.written), (2, 2, 2));
+}
+
+#[tokio::test]
+async fn all_pages_of_retired_and_stale_rows_come_along() {
+    let rows = 4 * PAGE + 6;
+    let world = World::with_rows(rows).await;
+    let (observed_at, failure) = (at(1), Failure::new(Some(410), None));
+    let changes: Vec<_> = (0..rows)
+        .map(|number| match (endpoint(number).key(), number % 2) {
+            (key, 0) => Change::Stale {
+                key,
+                observed_at,
+                failure,
+            },
+            (key, _) => Change::Retire {
+                key,
+                reason: RetireReason::Gone,
+                observed_at,
+                failure,
+            },
+        })
+        .collect();
+    world.from.apply(&changes, at(2)).await.unwrap();
+    assert_eq!(world.pass().await.written, rows as u64);
+    world.is_same(0..rows).await;
+}
+
+/// What the source has sent of it is not sent again by the target, which is never moved back.
+#[tokio::test]
+async fn an_occurrence_of_the_application_that_the_source_has_sent_is_skipped() {
+    let world = World::new();
+    let schedule = scheduled("digest", 7, "x");
+    world.from.put_schedule(&schedule).await.unwrap();
+    world.pass().await;
+    let day = std::time::Duration::from_secs(24 * 3600);
+    let next = schedule.next_fire_at + day;
+    let firing = Firing::new(&schedule, next, None);
+    world.from.fire(&[firing], at(0)).await.unwrap();
+    assert_eq!(world.pass().await.schedules, 1);
+    let there = world.to.schedules(None).await.unwrap();
+    assert_eq!(there[0].next_fire_at, next);
+    let firing = Firing::new(&there[0], next + day, None);
+    world.to.fire(&[firing], at(0)).await.unwrap();
+    assert!(world.pass().await.is_unchanged());
+    let there = world.to.schedules(None).await.unwrap();
+    assert_eq!(there[0].next_fire_at, next + day);
+}
+
+/// Whoever switches off the source needs to know of them.
+#[tokio::test]
+async fn messages_that_are_pending_in_the_source_are_reported() {
+    let world = World::with_rows(2).await;
+    let deadline = at(4_000_000_000);
+    let message = Notification::new("hello").into();
+    let broadcast = NewBroadcast::new(Audience::All, message, deadline);
+    world.from.open(&broadcast, at(0)).await.unwrap();
+    let rows: Vec<_> = (0..2)
+        .map(|number| NewDelivery::new(endpoint(number).key(), endpoint(number).origin().clone()))
+        .collect();
+    let (start, end) = (Cursor::Start, Cursor::End);
+    let page = world
+        .from
+        .enqueue_page(broadcast.id, &start, &rows, &end, at(0));
+    page.await.unwrap();
+    assert_eq!(world.pass().await.pending, 2);
+    world.from.cancel(broadcast.id, at(0)).await.unwrap();
+    assert_eq!(world.pass().await.pending, 0);
+}
+
+/// Browsers subscribe with it.
+#[tokio::test]
+async fn a_target_with_keys_keeps_its_active_key() {
+    let world = World::new();
+    let (own, theirs) = (key(at(0)), key(at(10)));
+    world.to.insert(&own).await.unwrap();
+    world.from.insert(&theirs).await.unwrap();
+    let report = world.pass().await;
+    assert_eq!(active(&world.to).await, own.id);
+    assert_eq!(world.to.keys().await.unwrap().len(), 2);
+    assert_eq!(
+        (report.own_active_key, report.vapid_keys),
+        (Some(own.id), 1)
+    );
+}
+
+/// Servers may have a higher limit than the default.
+#[tokio::test]
+async fn an_assignment_removes_no_other_device_of_the_user() {
+    let world = World::new();
+    let limits = SubscriptionLimits::new(u64::MAX, u32::MAX).with_unproven(u64::MAX);
+    for number in 0..=40 {
+        let mut new = new(number);
+        new.principal = (number < 40).then(|| "alice".into());
+        world.from.upsert(&new, &limits, at(0)).await.unwrap();
+    }
+    world.pass().await;
+    let assignment = Assignment {
+        principal: Some(Some("alice".into())),
+        tags: None,
+    };
+    let unowned = row(&world.from, 40).await.unwrap();
+    let new = NewSubscription::assigning(&unowned, assignment);
+    world.from.upsert(&new, &limits, at(1)).await.unwrap();
+    assert_eq!(world.pass().await.written, 1);
+    for number in 0..=40 {
+        let row = row(&world.to, number).await.unwrap();
+        assert_eq!(row.principal, Some("alice".into()), "{number}");
+    }
+}
+
+#[tokio::test]
+async fn another_text_of_a_daily_notification_comes_along() {
+    let world = World::with_rows(1).await;
+    let id = row(&world.from, 0).await.unwrap().id;
+    let put = async |store: &MemoryStore, text| {
+        let time = DailyTime::new(7, 0).unwrap();
+        let daily = Daily::new(NotifyType::DirectNotification, time, Some(text)).unwrap();
+        let schedule = daily.schedule(id, at(0)).unwrap();
+        store.put_schedule(&schedule).await.unwrap();
+    };
+    let text = async || match &world.to.schedules(Some(id)).await.unwrap()[0].plan {
+        Plan::Subscriber { message, .. } => message.clone().unwrap(),
+        Plan::Application { .. } => panic!("the application's"),
+    };
+    put(&world.from, "a").await;
+    world.pass().await;
+    put(&world.from, "b").await;
+    assert_eq!(world.pass().await.schedules, 1);
+    assert_eq!(text().await, "b");
+    assert!(world.pass().await.is_unchanged());
+    // A later registration in the target has another one.
+    subscribe(&world.to, &new(0), at(10)).await;
+    put(&world.to, "c").await;
+    assert!(world.pass().await.is_unchanged());
+    assert_eq!(text().await, "c");
+}
+
+/// Also after a first pass that was interrupted.
+#[tokio::test]
+async fn a_store_that_was_emptied_after_an_interruption_is_refused() {
+    for is_source in [true, false] {
+        let mut world = World::with_rows(5 * PAGE).await;
+        let mut copy = world.copy();
+        copy.to.subscriptions = Arc::new(Failing {
+            store: world.to.clone(),
+            pages: AtomicUsize::new(3),
+            loses_answers: false,
+            reads: AtomicUsize::new(usize::MAX),
+            is_damaged: false,
+        });
+        copy.pass(|_| {}).await.unwrap_err();
+        drop(copy);
+        match is_source {
+            true => world.from = MemoryStore::new(),
+            false => world.to = MemoryStore::new(),
+        }
+        let error = world.copy().pass(|_| {}).await.unwrap_err();
+        assert_eq!(error.kind(), CopyErrorKind::LostRows, "{is_source}");
+    }
 }

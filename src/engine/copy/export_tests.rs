@@ -23,7 +23,8 @@ fn at(secs: i64) -> Timestamp {
 }
 
 fn rows(key: &StoredVapidKey) -> Vec<SubscriptionRecord> {
-    (0..2 * PAGE + 3)
+    // More than a page of those that are retired, and of those that are stale.
+    (0..6 * PAGE + 3)
         .map(|number| {
             let endpoint = format!("https://updates.push.services.mozilla.com/{number}");
             let subscription = Subscription::new(
@@ -39,7 +40,10 @@ fn rows(key: &StoredVapidKey) -> Vec<SubscriptionRecord> {
                     row.principal = Some(Principal::from("alice \"\n\u{1f600}"));
                     row.tags = BTreeSet::from([Tag::parse("news").unwrap()]);
                 }
-                1 => row.retired = Some(Retired::new(at(6), RetireReason::Gone)),
+                1 => {
+                    row.principal = Some(Principal::from("bob"));
+                    row.retired = Some(Retired::new(at(6), RetireReason::Gone));
+                }
                 2 => row.stale_since = Some(at(7)),
                 3 => {
                     row.retired = Some(Retired::new(at(6), RetireReason::BadRequest));
@@ -101,10 +105,14 @@ async fn what_was_exported_is_restored_whole() {
         rows.len() + 5
     );
     let other = MemoryStore::new();
-    assert_eq!(
-        restored(&other, &bytes, RestoreInto::Empty).await.unwrap(),
-        rows.len() as u64
-    );
+    let mut written = vec![0];
+    let mut lines = Cursor::new(&bytes);
+    let report = restore(other.clone(), &mut lines, RestoreInto::Empty, |report| {
+        written.push(report.subscriptions);
+    });
+    assert_eq!(report.await.unwrap().subscriptions, rows.len() as u64);
+    let is_page = |two: &[u64]| two[1] - two[0] <= PAGE as u64;
+    assert!(written.windows(2).all(is_page), "{written:?}");
     let names: Vec<_> = rows.iter().map(|row| SubscriptionRef::Id(row.id)).collect();
     let found: Vec<_> = other
         .get(&names)
@@ -440,11 +448,62 @@ async fn a_key_that_is_removed_before_its_rows_come_is_written_again() {
     let mut lines = Cursor::new(exported(&store, Secrets::Included).await);
     let other = MemoryStore::new();
     let used = rows[0].vapid_key;
+    let mut removals = 0;
     let report = restore(other.clone(), &mut lines, RestoreInto::Empty, |report| {
         if report.subscriptions < rows.len() as u64 {
-            at_once(other.remove(&used)).unwrap();
+            removals += u32::from(at_once(other.remove(&used)).unwrap());
         }
     });
     report.await.unwrap();
+    assert!(removals > 0);
     assert_eq!(other.keys().await.unwrap(), store.keys().await.unwrap());
+}
+
+/// The store has its endpoint with another id and another user, who has registered it before or after that of the file.
+#[tokio::test]
+async fn a_row_that_is_restored_leaves_no_notifications_of_the_former_user() {
+    let (store, rows) = filled().await;
+    let bytes = exported(&store, Secrets::Included).await;
+    let of = rows[1].id;
+    let schedule = store.schedules(Some(of)).await.unwrap().remove(0);
+    for (secs, expected) in [(1, (1, 0)), (50, (0, 1))] {
+        let other = MemoryStore::new();
+        let mut alice = rows[1].clone();
+        alice.id = SubscriptionId::random();
+        alice.principal = Some(Principal::from("alice"));
+        alice.last_seen_at = at(secs);
+        other.put(std::slice::from_ref(&alice)).await.unwrap();
+        let plan = Plan::Subscriber {
+            subscription: alice.id,
+            notify_type: NotifyType::DailyCheck,
+            message: None,
+        };
+        let hers = Schedule::new(plan, schedule.time.clone(), at(77));
+        other.put_schedule(&hers).await.unwrap();
+        restored(&other, &bytes, RestoreInto::Existing)
+            .await
+            .unwrap();
+        let number = async |id| other.schedules(Some(id)).await.unwrap().len();
+        assert_eq!((number(of).await, number(alice.id).await), expected);
+    }
+}
+
+/// Its endpoint has a newer row of another id, so that it is not written. The row of its id is another user's.
+#[tokio::test]
+async fn a_row_that_is_not_restored_gives_no_notifications() {
+    let (store, rows) = filled().await;
+    let bytes = exported(&store, Secrets::Included).await;
+    let other = MemoryStore::new();
+    let mut alice = rows[1].clone();
+    alice.subscription = registration(9_999).subscription;
+    alice.principal = Some(Principal::from("alice"));
+    alice.last_seen_at = at(1);
+    let mut newer = rows[1].clone();
+    newer.id = SubscriptionId::random();
+    newer.last_seen_at = at(50);
+    other.put(&[alice, newer]).await.unwrap();
+    restored(&other, &bytes, RestoreInto::Existing)
+        .await
+        .unwrap();
+    assert_eq!(other.schedules(Some(rows[1].id)).await.unwrap(), []);
 }

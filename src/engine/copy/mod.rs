@@ -24,6 +24,7 @@
 
 mod error;
 mod export;
+mod handed_over;
 mod journal;
 mod keys;
 mod lines;
@@ -43,6 +44,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use self::error::{source, target};
+use self::handed_over::remove_former;
 use self::journal::Journal;
 use self::schedules::{Ledgers, Pair};
 use crate::broadcast::Audience;
@@ -72,7 +74,8 @@ const PAGE: usize = 250;
 /// # What is copied
 ///
 /// VAPID keys, sealed as they are: the target needs the same key-encryption keys. Subscriptions in every state, with ids, users,
-/// tags and times; those that have expired and are not retired yet are left out. Daily notifications, with the time at which they are due. The number of live subscriptions of each day, where the target
+/// tags and times; those that have expired and are not retired yet are left out. Daily notifications, with the time at which they are due,
+/// except those of a user whose browser another user has registered since, in either store. The number of live subscriptions of each day, where the target
 /// has none of that day. Messages that
 /// are pending in the source are not: a server that still runs on it sends them, and [`CopyReport::pending`] counts them.
 ///
@@ -275,9 +278,15 @@ impl Copy {
             after = state
                 .since(last)
                 .map(|since| (since, last.subscription.endpoint().key()));
+            // The others were copied with those that are retired.
+            let rows: Vec<_> = rows
+                .into_iter()
+                .filter(|row| state == Unreachable::Retired || row.retired.is_none())
+                .collect();
             report.read += rows.len() as u64;
             self.know(rows.iter().map(|row| row.vapid_key), known, report)
                 .await?;
+            report.schedules += remove_former(&self.to, &rows).await?;
             let written = self.to.subscriptions.put(&rows).await.map_err(target)?;
             report.written += written.iter().filter(|written| **written).count() as u64;
             self.keep(rows.iter().map(|row| row.vapid_key), known, report)
@@ -293,7 +302,7 @@ impl Copy {
 
 impl Copy {
     /// Copies the daily notifications of unreachable rows, which a browser that registers again finds as they were. One that
-    /// the target has registered again stays as it is there.
+    /// the target has registered again, or has not taken, stays as it is there.
     async fn copy_their_schedules(
         &self,
         rows: &[SubscriptionRecord],
@@ -309,7 +318,7 @@ impl Copy {
             .iter()
             .zip(there.map_err(target)?)
             .map(|(row, there)| match there {
-                Record::Found(there) if there.last_seen_at <= row.last_seen_at => Some(Pair {
+                Record::Found(there) if there.last_seen_at == row.last_seen_at => Some(Pair {
                     from: row.id,
                     to: row.id,
                     before: 0,

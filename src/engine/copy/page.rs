@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use sha2::{Digest as _, Sha256};
 
 use super::error::{CopyError, CopyErrorKind, source, target};
+use super::handed_over::{is_handed_over, remove_former};
 use super::journal::{Entry, Journal};
 use super::schedules::Pair;
 use super::{Copy, CopyReport, PAGE};
@@ -28,8 +29,8 @@ struct Row {
     record: SubscriptionRecord,
     /// What the last pass saw of it.
     before: Option<Entry>,
-    /// The owners that interrupted passes were writing.
-    begun: Vec<[u8; 8]>,
+    /// What interrupted passes were writing of it.
+    begun: Vec<Entry>,
     there: Record,
     /// Whether the page lists it, and so the journal.
     is_listed: bool,
@@ -50,8 +51,8 @@ impl Row {
 
     /// The owners that the target may have from the source.
     fn copied(&self) -> impl Iterator<Item = [u8; 8]> {
-        let before = self.before.map(|before| before.owner);
-        before.into_iter().chain(self.begun.iter().copied())
+        let entries = self.before.iter().chain(&self.begun);
+        entries.map(|entry| entry.owner)
     }
 
     /// Whether the user or the tags were assigned in the target since the last pass.
@@ -86,9 +87,32 @@ impl Row {
         Entry {
             key: self.key,
             last_seen_at: self.record.last_seen_at,
-            types: self.before.map_or(0, |before| before.types),
+            types: self.types_before(),
             owner: owner(&self.record),
         }
+    }
+
+    /// The types that the source had in the last pass, of which one that a store has no more was removed there.
+    fn types_before(&self) -> u8 {
+        let Some(before) = self.before else {
+            return 0;
+        };
+        match &self.there {
+            // What the target had of it is gone with the row.
+            Record::Missing | Record::Unreadable => 0,
+            // And so is what either had of a former user.
+            Record::Found(_) if self.is_handed_over() => 0,
+            // The same where an interrupted pass has written the row.
+            Record::Found(_) => {
+                let begun = self.begun.iter().map(|begun| begun.types);
+                begun.fold(before.types, |types, begun| types & begun)
+            }
+        }
+    }
+
+    /// Whether the stores have it of two users, one after the other.
+    fn is_handed_over(&self) -> bool {
+        matches!(&self.there, Record::Found(there) if is_handed_over(&self.record, there))
     }
 
     fn is_wanted(&self) -> bool {
@@ -110,19 +134,15 @@ impl Row {
 
     /// The two ids of which the daily notifications are copied.
     fn pair(&self) -> Option<Pair> {
-        let before = match (&self.there, self.before) {
-            // What the target had of it is gone with the row.
-            (Record::Missing, _) | (_, None) => 0,
-            (_, Some(before)) => before.types,
-        };
         let pair = |to, is_newer_there| Pair {
             from: self.record.id,
             to,
-            before,
+            before: self.types_before(),
             is_newer_there,
         };
         match &self.there {
             _ if self.is_written => Some(pair(self.record.id, false)),
+            Record::Found(_) if self.is_handed_over() => None,
             Record::Found(there) => {
                 let is_newer_there = there.last_seen_at > self.record.last_seen_at;
                 Some(pair(there.id, is_newer_there))
@@ -140,11 +160,6 @@ struct Other {
     before: Option<Entry>,
     /// What interrupted passes were writing of it.
     begun: Vec<Entry>,
-}
-
-fn owners(begun: Option<Vec<Entry>>) -> Vec<[u8; 8]> {
-    let begun = begun.into_iter().flatten();
-    begun.map(|entry| entry.owner).collect()
 }
 
 /// A hash of the user and the tags of a row.
@@ -197,7 +212,7 @@ impl Copy {
                 key,
                 record,
                 before: before.remove(&key),
-                begun: owners(begun.remove(&key)),
+                begun: begun.remove(&key).unwrap_or_default(),
                 there: Record::Missing,
                 is_listed: true,
                 is_written: false,
@@ -212,6 +227,7 @@ impl Copy {
             others.entry(key).or_default().begun = begun;
         }
         let gone = self.find_others(others, &mut rows).await?;
+        self.look(&mut rows).await?;
         // What is assigned in the source after an interruption is told from what is assigned in the target.
         let begun = rows.iter().filter(|row| row.is_listed);
         let begun: Vec<_> = begun.map(Row::begin).collect();
@@ -243,7 +259,7 @@ impl Copy {
                     key,
                     record: *record,
                     before: other.before,
-                    begun: owners(Some(other.begun)),
+                    begun: other.begun,
                     there: Record::Missing,
                     is_listed: false,
                     is_written: false,
@@ -259,13 +275,8 @@ impl Copy {
         Ok(gone)
     }
 
-    /// Writes the rows that the target does not have, or has in an older version.
-    async fn write(
-        &self,
-        rows: &mut [Row],
-        known: &mut HashSet<KeyId>,
-        report: &mut CopyReport,
-    ) -> Result<(), CopyError> {
+    /// Reads what the target has of the rows.
+    async fn look(&self, rows: &mut [Row]) -> Result<(), CopyError> {
         let names: Vec<_> = rows
             .iter()
             .map(|row| SubscriptionRef::Key(row.key))
@@ -274,7 +285,16 @@ impl Copy {
         for (row, there) in rows.iter_mut().zip(there.map_err(target)?) {
             row.there = there;
         }
-        self.has_lost_none(rows)?;
+        self.has_lost_none(rows)
+    }
+
+    /// Writes the rows that the target does not have, or has in an older version.
+    async fn write(
+        &self,
+        rows: &mut [Row],
+        known: &mut HashSet<KeyId>,
+        report: &mut CopyReport,
+    ) -> Result<(), CopyError> {
         let left_out = rows.iter().filter(|row| row.is_deleted_there());
         report.left_out += left_out.count() as u64;
         for row in rows.iter() {
@@ -287,12 +307,13 @@ impl Copy {
         let keys: Vec<_> = wanted.iter().map(|row| row.record.vapid_key).collect();
         self.know(keys.iter().copied(), known, report).await?;
         let records: Vec<_> = wanted.iter().map(|row| row.version()).collect();
+        report.schedules += remove_former(&self.to, &records).await?;
         // The endpoint has another id there, which names the daily notifications. The new one gets them first: whichever
         // call fails, the id that the row has names them all. A schedule without a row ends when it is due.
         let mut given = Vec::new();
         for row in &wanted {
             given.push(match &row.there {
-                Record::Found(there) if there.id != row.record.id => {
+                Record::Found(there) if there.id != row.record.id && !row.is_handed_over() => {
                     let ledgers = self.ledgers();
                     Some((there.id, ledgers.give(there.id, row.record.id).await?))
                 }
@@ -386,6 +407,7 @@ impl Copy {
             report.schedules += done.map_or(0, |done| done.changed);
             let types = match row.pair() {
                 Some(_) => done.map_or(0, |done| done.types),
+                None if row.is_handed_over() => 0,
                 None => row.before.map_or(0, |before| before.types),
             };
             if row.is_listed {

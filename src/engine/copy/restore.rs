@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Seek};
 
 use super::error::{CopyError, CopyErrorKind, target};
 use super::export::{CLOCKS, ExportReport, file};
+use super::handed_over::remove_former;
 use super::lines::{End, Line, VERSION};
 use super::{PAGE, Side};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -45,12 +46,20 @@ pub async fn restore<S>(
     store: S,
     lines: &mut (impl BufRead + Seek + Send),
     into: RestoreInto,
-    mut progress: impl FnMut(&ExportReport) + Send,
+    progress: impl FnMut(&ExportReport) + Send,
 ) -> Result<ExportReport, CopyError>
 where
     S: PortableStore + VapidKeyStore + ScheduleStore,
 {
-    let to = Side::new(store);
+    restore_to(&Side::new(store), lines, into, progress).await
+}
+
+pub(super) async fn restore_to(
+    to: &Side,
+    lines: &mut (impl BufRead + Seek + Send),
+    into: RestoreInto,
+    mut progress: impl FnMut(&ExportReport) + Send,
+) -> Result<ExportReport, CopyError> {
     let keys = to.vapid_keys.keys().await.map_err(target)?;
     let rows = to.count(SystemClock::new().now()).await.map_err(target)?;
     if into == RestoreInto::Empty && (rows > 0 || !keys.is_empty()) {
@@ -77,15 +86,18 @@ where
             Line::Subscription(row) => {
                 let row = row.read().map_err(file)?;
                 if rows.waiting.len() == PAGE || rows.has_another_version(&row) {
-                    rows.put(&to, &mut report).await?;
+                    rows.put(to, &mut report).await?;
                     progress(&report);
                 }
                 rows.waiting.push(row);
             }
             Line::Schedule(daily) => {
-                rows.put(&to, &mut report).await?;
+                if !rows.waiting.is_empty() {
+                    rows.put(to, &mut report).await?;
+                    progress(&report);
+                }
                 let schedule = daily.read().map_err(file)?;
-                if rows.take(&schedule, &to).await? {
+                if rows.take(&schedule, to).await? {
                     to.ledger.put_schedule(&schedule).await.map_err(target)?;
                     report.schedules += 1;
                 }
@@ -99,7 +111,7 @@ where
             Line::End(_) => break,
         }
     }
-    rows.put(&to, &mut report).await?;
+    rows.put(to, &mut report).await?;
     progress(&report);
     Ok(report)
 }
@@ -130,6 +142,13 @@ impl Rows {
         if self.waiting.is_empty() {
             return Ok(());
         }
+        let may_be_known = |row: &SubscriptionRecord| {
+            let since = self.may_be_known;
+            since.is_none_or(|since| row.last_seen_at >= since)
+        };
+        let known = self.waiting.iter().filter(|row| may_be_known(row));
+        let known: Vec<_> = known.cloned().collect();
+        remove_former(to, &known).await?;
         let written = to.subscriptions.put(&self.waiting).await;
         let written = written.map_err(target)?;
         let ids: Vec<_> = self.waiting.iter().map(|row| row.id.into()).collect();
@@ -138,20 +157,18 @@ impl Rows {
         let has_schedules = to.ledger.next_fire_at().await.map_err(target)?.is_some();
         let mut put = HashMap::new();
         for ((row, is_written), there) in self.waiting.drain(..).zip(written).zip(there) {
-            let is_newer_there = match there {
-                Record::Found(there) => there.last_seen_at > row.last_seen_at,
-                Record::Missing | Record::Unreadable => true,
+            // Another one is newer, or of another endpoint, whose row the store has kept.
+            let is_there = match there {
+                Record::Found(there) => there.last_seen_at == row.last_seen_at,
+                Record::Missing | Record::Unreadable => false,
             };
             report.subscriptions += u64::from(is_written);
-            let may_be_known = self
-                .may_be_known
-                .is_none_or(|since| row.last_seen_at >= since);
-            if is_written && may_be_known && has_schedules {
+            if is_written && may_be_known(&row) && has_schedules {
                 // Its daily notifications follow. Others are of an older version, which had them.
                 let removed = to.ledger.remove_schedules(row.id).await;
                 removed.map_err(target)?;
             }
-            if is_written || !is_newer_there {
+            if is_written || is_there {
                 put.insert(row.id, is_written);
             }
         }

@@ -246,6 +246,6 @@ fn with_id(mut schedule: Schedule, id: SubscriptionId) -> Schedule {
     schedule
 }
 
-fn panicked(error: impl Into<BoxError>) -> StoreError {
+pub(super) fn panicked(error: impl Into<BoxError>) -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable, error)
 }

@@ -56,7 +56,7 @@ pub use row::{ImportedSubscription, RefusalKind, RefusedRow};
 use std::collections::HashSet;
 use std::fmt;
 
-use self::page::Page;
+use self::page::{Page, Room};
 use super::Engine;
 use crate::broadcast::{Principal, Tag};
 use crate::clock::Timestamp;
@@ -93,6 +93,7 @@ pub struct Import {
     active: Option<KeyId>,
     daily_sent_until: Option<Timestamp>,
     is_dry_run: bool,
+    room: Room,
     report: ImportReport,
 }
 
@@ -104,12 +105,14 @@ impl Import {
             active: None,
             daily_sent_until: None,
             is_dry_run: false,
+            room: Room::default(),
             report: ImportReport::default(),
         }
     }
 
     /// Makes a dry run: the report shows what would be done, apart from a full store. A row that the source has
-    /// twice, on different pages, counts twice.
+    /// twice, on different pages, counts twice. Against the limit of a principal count the rows that are stored when its first
+    /// one comes, and those that would be created since: a number for each principal is held in memory.
     #[must_use]
     pub const fn dry_run(mut self) -> Self {
         self.is_dry_run = true;
@@ -247,3 +250,8 @@ impl fmt::Debug for Import {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+#[path = "room_tests.rs"]
+mod tests;

@@ -80,14 +80,18 @@ impl Page {
             engine,
         };
         let mut standing = writer.standing(&self.rows).await?.into_iter();
-        let mut room = Room::default();
+        if !import.is_dry_run {
+            // What was written is counted anew.
+            import.room = Room::default();
+        }
         // The tasks belong to this call: dropping it stops them all, each before or after its change.
         let mut tasks = JoinSet::new();
         for row in self.rows {
             let standing = standing.next().flatten();
-            if standing.is_none() && !room.take(&writer, row.principal.as_ref()).await? {
-                let refused = row.refused(RefusalKind::PrincipalFull, None);
-                import.report.refuse(refused);
+            if standing.is_none()
+                && let Some(kind) = writer.refusal(&row, &mut import.room).await?
+            {
+                import.report.refuse(row.refused(kind, None));
                 continue;
             }
             let writer = writer.clone();
@@ -135,6 +139,21 @@ impl Writer {
             .collect())
     }
 
+    /// Why a row that is not stored is refused. Otherwise it takes a place of its principal.
+    async fn refusal(
+        &self,
+        row: &ImportedSubscription,
+        room: &mut Room,
+    ) -> Result<Option<RefusalKind>, StoreError> {
+        // Of any id: the row may get its own later.
+        let id = SubscriptionId::from_bytes([0; 16]);
+        if self.schedules(id, row.daily.clone()).is_none() {
+            return Ok(Some(RefusalKind::NeverDue));
+        }
+        let has_place = room.take(self, row.principal.as_ref()).await?;
+        Ok((!has_place).then_some(RefusalKind::PrincipalFull))
+    }
+
     async fn take(
         self,
         mut row: ImportedSubscription,
@@ -145,10 +164,6 @@ impl Writer {
             return self.keep(row, &standing, wanted).await;
         }
         let id = row.id.unwrap_or_else(SubscriptionId::random);
-        // Checked before anything is written, and again below for the row that is stored.
-        if self.schedules(id, wanted.clone()).is_none() {
-            return Ok(Taken::Refused(row.refused(RefusalKind::NeverDue, None)));
-        }
         if !self.is_dry_run {
             let mut new = NewSubscription::new(row.subscription.clone(), self.default_vapid_key);
             new.id = id;
@@ -239,9 +254,9 @@ impl Writer {
     }
 }
 
-/// The number of further subscriptions that each principal of a page may have.
+/// The number of further subscriptions that each principal may have: of a page, or of a whole dry run, which stores none.
 #[derive(Default)]
-struct Room(HashMap<Principal, u64>);
+pub(super) struct Room(HashMap<Principal, u64>);
 
 impl Room {
     /// Takes a place. Returns `false` if there is none.

@@ -477,3 +477,37 @@ async fn only_old_unused_keys_are_removed() {
     assert_eq!(forgotten, [named]);
     assert_eq!(ring.active().id(), active);
 }
+
+/// An import, or another replica, has adopted it from its configuration: its rows come later.
+#[tokio::test]
+async fn a_young_key_of_another_process_is_not_removed() {
+    let table = Arc::new(Table::default());
+    let here = ring(&table, keks(&[1])).await.unwrap();
+    let there = ring(&table, keks(&[1])).await.unwrap();
+    let key = VapidKey::generate().unwrap();
+    let adopted = START + KeyRing::KEEP_UNUSED;
+    there.adopt(&key, adopted).await.unwrap();
+    let due = adopted + KeyRing::KEEP_UNUSED;
+    for (now, expected) in [
+        (adopted, vec![]),
+        (due - Duration::from_millis(1), vec![]),
+        (due, vec![key.id()]),
+    ] {
+        let forgotten = here.forget_unused(&Naming::default(), now).await;
+        assert_eq!(forgotten.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_configured_key_is_not_removed() {
+    let table = Arc::new(Table::default());
+    ring(&table, keks(&[1])).await.unwrap();
+    let key = VapidKey::generate().unwrap();
+    let text = key.secret_to_raw_base64url();
+    let again = VapidKey::parse(text.as_str()).unwrap();
+    let joined = open(&table, keks(&[1]), Some(again)).await.unwrap();
+    let due = START + KeyRing::KEEP_UNUSED;
+    let forgotten = joined.forget_unused(&Naming::default(), due).await;
+    assert_eq!(forgotten.unwrap(), []);
+    assert!(joined.get(&key.id()).is_some());
+}
