@@ -39,6 +39,8 @@ pub(super) struct Progress {
     pub(super) is_full: bool,
     /// Whether another step may have work at once.
     pub(super) more: bool,
+    /// Whether the store refused to claim rows.
+    pub(super) has_failed: bool,
 }
 
 /// A task that ended.
@@ -234,7 +236,8 @@ impl Worker {
             is_full |= taken.claims.more || claimed >= taken.limit;
             self.start(taken, now)
         });
-        if self.note_step(Step::Claim, taken).is_none() {
+        let has_failed = self.note_step(Step::Claim, taken).is_none();
+        if has_failed {
             claimed = 0;
         }
         Progress {
@@ -242,6 +245,7 @@ impl Worker {
             claimed,
             is_full,
             more: is_full || claimed > 0,
+            has_failed,
         }
     }
 
