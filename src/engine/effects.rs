@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::outage::Outage;
 use super::pauses::sender;
-use super::portions::Portions;
+use super::portions::{LAST_PASSES, Portions, is_trouble};
 use super::{Consequence, PruneBreaker};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
@@ -14,7 +14,7 @@ use crate::observe;
 use crate::push_service::PushService;
 use crate::store::{
     Change, DeliveryLedger, Failure, Pause, PauseReason, RetireReason, Settlement, StoreError,
-    StoreErrorKind, SubscriptionStore, Tally,
+    SubscriptionStore, Tally,
 };
 use crate::subscription::{EndpointKey, Origin};
 use crate::vapid::{Contact, KeyId};
@@ -191,10 +191,11 @@ impl Effects {
     ///
     /// # Errors
     ///
-    /// Returns an error if the store is unavailable. What was not written is written by the next call. A pause or a count that
+    /// Returns an error if the store is unavailable or full. What was not written is written by the next call. A pause or a count that
     /// the store refuses for another reason is logged and left out, and the others are written. So is a change, once the store
     /// has taken another one: the subscription stays as it is, and the next response of its push service says the same again. Until
-    /// then it is tried again by the next call, as long as no more than 10,000 wait.
+    /// then it is tried again by the next call, as long as no more than 10,000 wait. Where many changes are refused, others may
+    /// wait for the next call, too, or for [`finish`](Self::finish).
     ///
     /// # Cancel safety
     ///
@@ -221,7 +222,7 @@ impl Effects {
             if *is_lift || (pause.until > now && gate.closed_at(now).is_some()) {
                 match self.ledger.pause(pause, now).await {
                     Ok(()) => gate.shared(now),
-                    Err(error) if error.kind() == StoreErrorKind::Unavailable => return Err(error),
+                    Err(error) if is_trouble(&error) => return Err(error),
                     // In this process the gate stays closed.
                     Err(error) => {
                         observe::event!(
@@ -261,37 +262,28 @@ impl Effects {
             .collect()
     }
 
-    /// Writes the changes to subscriptions, in one call. If the store refuses that, it is given smaller portions, and those
-    /// changes that it refuses alone are left out once it has taken another one. If it takes none, it may be the store that is at
-    /// fault: they wait for the next call. Outcomes of rows do not wait for them.
+    /// Writes the changes to subscriptions, in one [pass](super::portions). What it leaves waits for the next call. Outcomes of
+    /// rows do not wait for it.
     pub(crate) async fn apply(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        loop {
-            let mut pass = self.changes.pass();
-            while let Some(part) = pass.next() {
-                let applied = self.subscriptions.apply(&part.elements, now).await;
-                pass.answered(applied.map(|changed| changed > 0), |changes, error| {
-                    observe::event!(
-                        ERROR,
-                        changes = changes.len(),
-                        error = %observe::causes(error),
-                        "the store refuses changes of subscriptions: they are left out"
-                    );
-                    let _ = (changes, error);
-                });
-            }
-            match pass.end() {
-                Ok(()) if self.changes.is_empty() => {
-                    self.refusal.went_well(REFUSED);
-                    return Ok(());
-                }
-                Ok(()) => {}
-                Err(error) if error.kind() == StoreErrorKind::Unavailable => return Err(error),
-                Err(error) => {
-                    self.refusal.failed(&error, REFUSED);
-                    return Ok(());
-                }
-            }
+        let mut pass = self.changes.pass();
+        while let Some(part) = pass.next() {
+            let applied = self.subscriptions.apply(&part.elements, now).await;
+            pass.answered(applied.map(|changed| changed > 0), |changes, error| {
+                observe::event!(
+                    ERROR,
+                    changes = changes.len(),
+                    error = %observe::causes(error),
+                    "the store refuses changes of subscriptions: they are left out"
+                );
+                let _ = (changes, error);
+            });
         }
+        match pass.end() {
+            Ok(()) => self.refusal.went_well(REFUSED),
+            Err(error) if is_trouble(&error) => return Err(error),
+            Err(error) => self.refusal.failed(&error, REFUSED),
+        }
+        Ok(())
     }
 
     /// The changes to subscriptions that wait to be written.
@@ -319,7 +311,15 @@ impl Effects {
     ///
     /// As [`write`](Self::write).
     pub async fn finish(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let mut left = usize::MAX;
         self.write(now).await?;
+        for _ in 1..LAST_PASSES {
+            let before = std::mem::replace(&mut left, self.changes.fresh());
+            if left == 0 || left >= before {
+                break;
+            }
+            self.apply(now).await?;
+        }
         if !self.tallies.is_empty() {
             self.judge(now).await?;
         }
@@ -398,7 +398,7 @@ pub(crate) async fn sums(
 ) -> Result<Vec<Option<Tally>>, StoreError> {
     match ledger.tally(counts, now).await {
         Ok(sums) => return Ok(sums.into_iter().map(Some).collect()),
-        Err(error) if error.kind() == StoreErrorKind::Unavailable => return Err(error),
+        Err(error) if is_trouble(&error) => return Err(error),
         Err(_) => {}
     }
     let mut sums = Vec::with_capacity(counts.len());
@@ -406,7 +406,7 @@ pub(crate) async fn sums(
         sums.push(match ledger.tally(std::slice::from_ref(count), now).await {
             Ok(sum) => sum.first().copied(),
             // The next call counts the first ones again, as after a response that was lost.
-            Err(error) if error.kind() == StoreErrorKind::Unavailable => return Err(error),
+            Err(error) if is_trouble(&error) => return Err(error),
             Err(error) => {
                 observe::event!(
                     ERROR,

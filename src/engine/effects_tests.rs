@@ -277,7 +277,7 @@ async fn changes_that_are_refused_in_front_keep_none_behind_them_from_being_writ
     noted.effects.write(LATER).await.unwrap();
     assert_eq!(noted.world.record(*last).await.failure_streak, 1);
     // Each that is taken shows of some others that the store is not at fault.
-    for streak in 2..10 {
+    for streak in 2..20 {
         note(&mut noted, *last);
         noted.effects.write(LATER).await.unwrap();
         assert_eq!(noted.world.record(*last).await.failure_streak, streak);

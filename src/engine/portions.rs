@@ -1,25 +1,34 @@
 //! What a store is given in portions, so that an element which it refuses keeps no other from being written. No I/O, no clock.
+//!
+//! The rule:
+//!
+//! 1. A pass asks for all elements in portions of at most [`STEP`], from the oldest and from the newest in turns.
+//! 2. A portion that the store refuses is divided into halves. After a pass without evidence (4.), the oldest and the newest
+//!    element are asked for alone first.
+//! 3. An error that is [trouble](is_trouble) of the store is about no element. It ends the pass.
+//! 4. An element that is refused alone is left out once the store takes another one: this is the evidence that it works.
+//! 5. Without evidence it is set aside: it is asked for again by each pass, and other elements are asked for alone before it.
+//! 6. A pass ends early once both ends are refused alone, or, after evidence, any two, or after [`CALLS`].
+//! 7. An element that is unreadable is left out at once. So are the oldest beyond a limit, by a refused pass without evidence.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{STEP, StoreError, StoreErrorKind};
 
 /// The most calls of one pass. Each element that is refused alone costs two for each halving of their number.
 const CALLS: usize = 64;
+/// The most passes of those who write for the last time: one pass leaves some of many that are refused.
+pub(super) const LAST_PASSES: usize = 32;
 
 /// Elements to be written, the oldest first.
-///
-/// A portion that the store refuses is divided. An element that it refuses alone is left out only if the store takes
-/// another one: a store in trouble refuses all, and what is lost then was good. Without this evidence it is set aside, and is
-/// asked for again in each pass, with the others.
 #[derive(Debug)]
 pub(super) struct Portions<T> {
     /// Those that are set aside are in the middle: the oldest and the newest of the others are asked alone first.
     elements: Vec<Element<T>>,
-    /// The most elements that are kept while the store takes none.
+    /// The most elements that are kept while the store refuses them.
     most: usize,
-    /// Whether the store has refused all that the last pass asked for.
+    /// Whether the last pass left some, without evidence that the store works.
     is_refused: bool,
 }
 
@@ -51,12 +60,12 @@ pub(super) struct Pass<'a, T> {
     back: Vec<StoreError>,
     /// Whether the next portion is the last one, and not the first one.
     is_at_back: bool,
-    /// How many elements were refused alone at the front and at the back since the store took something.
+    /// How many elements were refused alone at the front and at the back since the last evidence.
     refused_at: [usize; 2],
     /// Whether elements of the portion that is asked for were unanswered before.
     unanswered: Vec<bool>,
     calls: usize,
-    has_taken: bool,
+    /// Whether the store has taken something that shows that it works.
     has_evidence: bool,
     /// The first refusal, or the error of a store in trouble.
     error: Option<StoreError>,
@@ -64,7 +73,7 @@ pub(super) struct Pass<'a, T> {
 }
 
 impl<T: Clone> Portions<T> {
-    /// No elements. More than `most` are not kept while the store takes none.
+    /// No elements. More than `most` are not kept while the store refuses them.
     pub(super) const fn new(most: usize) -> Self {
         Self {
             elements: Vec::new(),
@@ -95,7 +104,7 @@ impl<T: Clone> Portions<T> {
         fresh.count()
     }
 
-    /// Whether the store has refused all that the last pass asked for.
+    /// Whether the last pass left some, without evidence that the store works.
     pub(super) const fn is_refused(&self) -> bool {
         self.is_refused
     }
@@ -110,19 +119,29 @@ impl<T: Clone> Portions<T> {
         self.elements.clear();
     }
 
-    /// Begins to ask for all of them, together at first.
+    /// Begins to ask for all of them.
     pub(super) fn pass(&mut self) -> Pass<'_, T> {
         let all = self.elements.len();
+        // Most likely a store that has refused all does so again, and the elements at both ends tell.
+        let ends = if self.is_refused { all.min(2) } else { 0 };
+        let inner = all - ends;
+        let begins = (0..inner).step_by(STEP);
+        let mut portions: VecDeque<_> = begins.map(|begin| STEP.min(inner - begin)).collect();
+        if ends > 0 {
+            portions.push_front(1);
+        }
+        if ends > 1 {
+            portions.push_back(1);
+        }
         Pass {
             of: self,
-            portions: (all > 0).then_some(all).into_iter().collect(),
+            portions,
             front: Vec::new(),
             back: Vec::new(),
             is_at_back: false,
             refused_at: [0; 2],
             unanswered: Vec::new(),
             calls: 0,
-            has_taken: false,
             has_evidence: false,
             error: None,
             is_over: all == 0,
@@ -161,10 +180,9 @@ impl<T: Clone> Pass<'_, T> {
             Ok(is_evidence) => {
                 drop(self.of.elements.drain(range));
                 self.pop();
-                self.has_taken = true;
-                self.refused_at = [0; 2];
                 if is_evidence {
                     self.has_evidence = true;
+                    self.refused_at = [0; 2];
                     self.leave_out(&mut left_out);
                 }
             }
@@ -200,11 +218,11 @@ impl<T: Clone> Pass<'_, T> {
         }
     }
 
-    /// The result of the pass: an error if the store is in trouble, or if it took nothing and elements are left.
+    /// The result of the pass: an error if the store is in trouble, or if elements are left without evidence that it works.
     pub(super) fn end(self) -> Result<(), StoreError> {
         match self.error {
             Some(error) if is_trouble(&error) => Err(error),
-            Some(error) if !self.has_taken && !self.of.is_empty() => Err(error),
+            Some(error) if !self.has_evidence && !self.of.is_empty() => Err(error),
             _ => Ok(()),
         }
     }
@@ -229,13 +247,6 @@ impl<T: Clone> Pass<'_, T> {
 
     /// Divides the portion that was asked for. The parts are asked for from the same end.
     fn divide(&mut self, number: usize) {
-        if self.of.is_refused && self.calls == 1 {
-            // Most likely the store refuses all again, and one element at each end tells so.
-            let inner = number - 2;
-            let parts = [1, inner, 1].into_iter().filter(|part| *part > 0);
-            self.portions.extend(parts);
-            return;
-        }
         let older = number / 2;
         let newer = number - older;
         if self.is_at_back {
@@ -295,12 +306,12 @@ impl<T: Clone> Pass<'_, T> {
             self.leave_out(&mut left_out);
         }
         self.set_aside();
-        let is_unavailable = |error: &StoreError| error.kind() == StoreErrorKind::Unavailable;
-        if !self.error.as_ref().is_some_and(is_unavailable) {
-            self.of.is_refused = !self.has_taken && !self.of.is_empty();
+        if is_trouble {
+            return;
         }
-        if let Some(error) = self.error.as_ref().filter(|_| !self.has_taken)
-            && let Some(excess) = self.of.elements.len().checked_sub(self.of.most)
+        self.of.is_refused = !self.has_evidence && !self.of.is_empty();
+        let excess = self.of.elements.len().saturating_sub(self.of.most);
+        if let Some(error) = self.error.as_ref().filter(|_| self.of.is_refused)
             && excess > 0
         {
             let excess = self.of.elements.drain(..excess);
@@ -327,7 +338,7 @@ impl<T: Clone> Pass<'_, T> {
 }
 
 /// Whether an error is about no element: the store is out of reach, or out of memory. It refuses all, and each in vain.
-fn is_trouble(error: &StoreError) -> bool {
+pub(super) fn is_trouble(error: &StoreError) -> bool {
     matches!(
         error.kind(),
         StoreErrorKind::Unavailable | StoreErrorKind::Full

@@ -73,7 +73,7 @@ fn halvings(number: usize) -> usize {
 
 #[test]
 fn one_bad_element_is_left_out_by_the_pass_that_finds_it() {
-    for number in (2..40).chain([999, 1024]) {
+    for number in (2..40).chain([999, STEP]) {
         let step = 1 + number / 40;
         for bad in (0..number).step_by(step).chain([number - 1]) {
             let (mut store, mut portions) = (Store::with([bad]), portions(number));
@@ -104,7 +104,7 @@ fn the_only_element_is_set_aside_until_the_store_takes_another_one() {
 
 #[test]
 fn a_store_that_refuses_all_loses_nothing_and_is_asked_a_few_times() {
-    for number in [1, 2, 3, 10, 1024] {
+    for number in [1, 2, 3, 10, STEP] {
         let (mut store, mut portions) = (Store::with(0..number), portions(number));
         let (calls, result) = store.pass(&mut portions);
         result.unwrap_err();
@@ -174,6 +174,7 @@ fn a_store_that_begins_to_refuse_all_in_a_pass_loses_hardly_any() {
 fn a_store_in_trouble_is_asked_once() {
     for kind in [StoreErrorKind::Unavailable, StoreErrorKind::Full] {
         let mut portions = portions(9);
+        portions.most = 4;
         for was_asked in [false, true] {
             let mut pass = portions.pass();
             let part = pass.next().unwrap();
@@ -263,8 +264,47 @@ fn an_answer_that_shows_nothing_is_no_evidence() {
     pass.answered(refused(), |_, _| unreachable!());
     assert_eq!(pass.next().unwrap().elements, [0]);
     pass.answered(Ok(false), |_, _| unreachable!());
-    pass.end().unwrap();
+    let error = pass.end().unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
     assert_eq!((portions.len(), portions.fresh()), (1, 0));
+    assert!(portions.is_refused());
+}
+
+/// Rows are postponed, say, and none can be finished. Else each pass would have as many calls as it may.
+#[test]
+fn answers_that_show_nothing_do_not_prolong_a_pass() {
+    let mut portions = portions(100);
+    let mut pass = portions.pass();
+    while let Some(part) = pass.next() {
+        let is_refused = part.elements.iter().any(|element| element % 2 == 1);
+        let answer = match is_refused {
+            true => Err(StoreErrorKind::Misconfigured.into()),
+            false => Ok(false),
+        };
+        pass.answered(answer, |_, _| unreachable!());
+    }
+    pass.end().unwrap_err();
+    let aside = portions.len() - portions.fresh();
+    assert!((2..=3).contains(&aside), "{aside}");
+}
+
+#[test]
+fn no_portion_is_larger_than_a_step() {
+    for (was_refused, sizes) in [
+        (false, vec![STEP, 1, STEP]),
+        (true, vec![1, 1, STEP, STEP - 1]),
+    ] {
+        let mut portions = portions(2 * STEP + 1);
+        portions.is_refused = was_refused;
+        let (mut asked, mut pass) = (Vec::new(), portions.pass());
+        while let Some(part) = pass.next() {
+            asked.push(part.elements.len());
+            pass.answered(Ok(true), |_, _| {});
+        }
+        pass.end().unwrap();
+        assert_eq!(asked, sizes);
+        assert!(portions.is_empty());
+    }
 }
 
 /// The newest is asked for before the old ones are through.

@@ -10,11 +10,11 @@ use super::effects::{Effects, sums};
 use super::health::Step;
 use super::pacer::STORE_PAUSE;
 use super::places::Place;
-use super::portions::{Part, Portions};
+use super::portions::{LAST_PASSES, Part, Portions, is_trouble};
 use super::{Consequence, Engine};
 use crate::clock::Timestamp;
 use crate::observe;
-use crate::store::{ClaimToken, Settled, Settlement, StoreError, StoreErrorKind};
+use crate::store::{ClaimToken, STEP, Settled, Settlement, StoreError, StoreErrorKind};
 use crate::vapid::KeyId;
 
 /// Stop claiming at this many unsettled outcomes: rows whose outcome is lost are sent again.
@@ -81,8 +81,12 @@ impl Settling {
     /// Whether no more rows may be claimed: those whose outcome cannot be written are sent again. What is set aside does not
     /// count: it may be at fault itself, and the outcomes of other rows show whether it is.
     pub(super) fn is_behind(&self) -> bool {
-        let fresh = self.settlements.fresh() + self.released.fresh() + self.effects.pauses();
-        fresh >= UNSETTLED || self.is_late
+        self.fresh() >= UNSETTLED || self.is_late
+    }
+
+    /// The number of those that are not set aside.
+    fn fresh(&self) -> usize {
+        self.settlements.fresh() + self.released.fresh() + self.effects.pauses()
     }
 
     /// Records that [`settle`](Self::settle) was dropped since it took too long.
@@ -101,7 +105,8 @@ impl Settling {
     /// The next call writes what was not written. Writing an outcome twice changes nothing.
     pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
         let settled = self.write_outcomes().await;
-        self.is_late &= settled.is_err();
+        // What the store refuses was not late.
+        self.is_late &= settled.as_ref().is_err_and(is_trouble);
         let health = &self.engine.signals.health;
         health.note(
             Step::Settle,
@@ -142,7 +147,7 @@ impl Settling {
             self.changes_from = is_refused.then(|| Instant::now() + STORE_PAUSE);
         }
         match self.write_settlements(now).await {
-            Err(error) if error.kind() == StoreErrorKind::Unavailable => Err(error),
+            Err(error) if is_trouble(&error) => Err(error),
             settled => settled.and(self.write_released(now).await),
         }
     }
@@ -188,24 +193,28 @@ impl Settling {
     /// is written one after the other.
     async fn write_together(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let are_refused = self.effects.are_changes_refused() || self.settlements.is_refused();
-        if !self.engine.is_one_store || are_refused || self.settlements.is_empty() {
+        if !self.engine.is_one_store || are_refused {
             return Ok(());
         }
         let changes = self.effects.changes();
+        // Before the pass begins: it marks the rows that it asks for.
+        if !(1..=STEP).contains(&changes.len()) {
+            return Ok(());
+        }
         let mut pass = self.settlements.pass();
-        let Some(rows) = pass.next().filter(|_| !changes.is_empty()) else {
+        let Some(rows) = pass.next() else {
             return Ok(());
         };
         let ledger = &self.engine.ledger;
         match ledger.settle_with(&changes, &rows.elements, now).await {
             Ok(Some(results)) => {
-                count_settled(&self.engine, &rows, &results);
-                pass.answered(Ok(true), |_, _| {});
+                let is_evidence = count_settled(&self.engine, &rows, &results);
+                pass.answered(Ok(is_evidence), |_, _| {});
                 self.effects.changes_are_written();
                 self.engine.signals.settled.notify_waiters();
                 Ok(())
             }
-            Err(error) if error.kind() == StoreErrorKind::Unavailable => Err(error),
+            Err(error) if is_trouble(&error) => Err(error),
             // One of them may be the cause: the others do not wait for it, and the calls tell which one it is.
             Ok(None) | Err(_) => {
                 pass.withdraw();
@@ -220,12 +229,19 @@ impl Settling {
     ///
     /// As [`settle`](Self::settle).
     pub(super) async fn finish(&mut self) -> Result<(), StoreError> {
-        self.settle().await?;
-        // One pass over many rows that are refused leaves some.
-        while self.unsettled() > 0 {
-            self.settle().await?;
+        let mut settled = Ok(());
+        let mut left = self.unsettled() + self.fresh();
+        for _ in 0..LAST_PASSES {
+            settled = self.settle().await;
+            let before = std::mem::replace(&mut left, self.unsettled() + self.fresh());
+            if left == 0 || left >= before {
+                break;
+            }
         }
-        self.effects.finish(self.engine.now()).await
+        match settled {
+            Err(error) if is_trouble(&error) => Err(error),
+            settled => settled.and(self.effects.finish(self.engine.now()).await),
+        }
     }
 }
 

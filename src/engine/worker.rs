@@ -155,7 +155,8 @@ impl Worker {
             self.expanding.start(now);
             progress.expanded += self.expansion_ended().await;
         }
-        if progress.claimed == 0 && progress.expanded > 0 {
+        // Once a step, if the store fails.
+        if progress.claimed == 0 && progress.expanded > 0 && !progress.has_failed {
             let taken = self.take_beside(now, true, false).await.0;
             progress = self.end_step(taken, progress.expanded, now);
         }

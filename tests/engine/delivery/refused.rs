@@ -49,6 +49,7 @@ async fn the_outcome_of_one_row_that_is_refused_keeps_no_other_from_being_writte
     ] {
         let world = World::at(FCM).await;
         let rows = world.subscribers(9).await;
+        world.prove().await;
         let (store, push) = tampered(&world).await;
         if are_joined {
             store.join_writes();
@@ -138,6 +139,7 @@ async fn a_change_that_is_refused_keeps_no_other_change_and_no_outcome_from_bein
     for are_joined in [false, true] {
         let world = World::at(FCM).await;
         let rows = world.subscribers(9).await;
+        world.prove().await;
         let (store, push) = tampered(&world).await;
         if are_joined {
             store.join_writes();
@@ -243,5 +245,49 @@ async fn a_chore_that_fails_slows_no_claims() {
         send(&push, Audience::All).await;
         sleep(SECOND / 10).await;
         assert_eq!(world.asked(), number);
+    }
+}
+
+/// What has found out by then is that the store refuses an outcome: this is no reason to claim nothing.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_is_refused_after_a_call_that_took_too_long_stops_no_claims() {
+    let world = World::at(FCM).await;
+    let rows = world.subscribers(2).await;
+    let (store, push) = running(&world).await;
+    store.hang("settle");
+    let refused = send(&push, rows[0].1.id).await;
+    // Claimed meanwhile: the call is not waited for.
+    sleep(SECOND / 2).await;
+    send(&push, rows[1].1.id).await;
+    sleep(3 * SECOND).await;
+    store.refuse("settle", keys(&rows), StoreErrorKind::Misconfigured);
+    store.hang(None);
+    sleep(3 * SECOND).await;
+    let asked = world.asked();
+    send(&push, rows[1].1.id).await;
+    sleep(3 * SECOND).await;
+    assert_eq!(world.asked(), asked + 1);
+    store.refuse_none();
+    sleep(3 * SECOND).await;
+    assert_eq!(world.status(refused).await.counts.accepted, 1);
+}
+
+/// One pass leaves some of them.
+#[tokio::test]
+async fn a_tick_writes_all_outcomes_among_many_that_are_refused() {
+    for are_joined in [false, true] {
+        let world = World::at(FCM).await;
+        let rows = world.subscribers(300).await;
+        world.prove().await;
+        let (store, push) = tampered(&world).await;
+        if are_joined {
+            store.join_writes();
+        }
+        let refused = keys(&rows).step_by(10);
+        store.refuse("settle", refused, StoreErrorKind::Misconfigured);
+        let id = send(&push, Audience::All).await;
+        push.tick().await.unwrap();
+        let counts = world.status(id).await.counts;
+        assert_eq!((counts.accepted, counts.pending), (270, 30));
     }
 }
