@@ -191,7 +191,7 @@ impl Effects {
     ///
     /// # Errors
     ///
-    /// Returns an error if the store is unavailable or full. What was not written is written by the next call. A pause or a count that
+    /// Returns an error if the store is unavailable. What was not written is written by the next call. A pause or a count that
     /// the store refuses for another reason is logged and left out, and the others are written. So is a change, once the store
     /// has taken another one: the subscription stays as it is, and the next response of its push service says the same again. Until
     /// then it is tried again by the next call, as long as no more than 10,000 wait. Where many changes are refused, others may

@@ -285,6 +285,32 @@ async fn changes_that_are_refused_in_front_keep_none_behind_them_from_being_writ
     assert!(noted.effects.changes().is_empty());
 }
 
+/// One pass leaves some of them.
+#[tokio::test]
+async fn the_last_write_comes_to_all_changes_among_many_that_are_refused() {
+    let mut noted = Noted::new().await;
+    let mut keys = Vec::new();
+    for _ in 0..90 {
+        keys.push(noted.world.subscriber().await);
+    }
+    *noted.world.table.refused.lock().unwrap() = keys.iter().copied().step_by(3).collect();
+    for key in &keys {
+        let mut failed = Consequence::from(Settlement::RetryAt(LATER));
+        failed.changes = vec![Change::Failed {
+            key: *key,
+            failure: Failure::default(),
+        }];
+        noted.effects.note(&noted.gate, failed, START);
+    }
+    noted.effects.write(LATER).await.unwrap();
+    assert!(!noted.effects.changes().is_empty());
+    noted.effects.finish(LATER).await.unwrap();
+    for (place, key) in keys.iter().enumerate() {
+        let streak = noted.world.record(*key).await.failure_streak;
+        assert_eq!(streak == 1, place % 3 > 0, "{place}");
+    }
+}
+
 /// A table without a right, say: what it refuses meanwhile is written once that is mended, and no outcome waits for it.
 #[tokio::test]
 async fn changes_wait_while_the_store_refuses_all() {

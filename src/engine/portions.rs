@@ -337,12 +337,9 @@ impl<T: Clone> Pass<'_, T> {
     }
 }
 
-/// Whether an error is about no element: the store is out of reach, or out of memory. It refuses all, and each in vain.
+/// Whether an error is about no element: the store is out of reach, and each call is in vain.
 pub(super) fn is_trouble(error: &StoreError) -> bool {
-    matches!(
-        error.kind(),
-        StoreErrorKind::Unavailable | StoreErrorKind::Full
-    )
+    error.kind() == StoreErrorKind::Unavailable
 }
 
 #[cfg(test)]
