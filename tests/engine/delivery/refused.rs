@@ -38,16 +38,6 @@ async fn running(world: &World) -> (Arc<TamperedStore>, WebPush) {
     (store, push)
 }
 
-/// A process to which the push service has answered: it may claim many rows at once.
-async fn proved(world: &World) -> (Arc<TamperedStore>, WebPush) {
-    let (store, push) = tampered(world).await;
-    send(&push, Audience::All).await;
-    while !push.tick().await.unwrap().is_idle() {}
-    world.clock.advance(2 * MINUTE);
-    store.take_calls();
-    (store, push)
-}
-
 /// A constraint that an administrator has added, say, or damage. Wherever it stands in the batch.
 #[tokio::test]
 async fn the_outcome_of_one_row_that_is_refused_keeps_no_other_from_being_written() {
@@ -58,8 +48,9 @@ async fn the_outcome_of_one_row_that_is_refused_keeps_no_other_from_being_writte
         (StoreErrorKind::Corrupt, true),
     ] {
         let world = World::at(FCM).await;
-        let rows = world.subscribers(9).await;
-        let (store, push) = proved(&world).await;
+        let rows = world.subscribers(8).await;
+        world.prove().await;
+        let (store, push) = tampered(&world).await;
         if are_joined {
             store.join_writes();
         }
@@ -68,13 +59,13 @@ async fn the_outcome_of_one_row_that_is_refused_keeps_no_other_from_being_writte
             let id = send(&push, Audience::All).await;
             push.tick().await.unwrap();
             let counts = world.status(id).await.counts;
-            assert_eq!((counts.accepted, counts.pending), (8, 1), "{kind:?}");
+            assert_eq!((counts.accepted, counts.pending), (7, 1), "{kind:?}");
             store.refuse_none();
             assert_eq!(push.tick().await.unwrap().attempted, 0);
             world.clock.advance(MINUTE);
             // It is sent again when its lease ends.
             assert_eq!(push.tick().await.unwrap().attempted, 1);
-            assert_eq!(world.status(id).await.counts.accepted, 9);
+            assert_eq!(world.status(id).await.counts.accepted, 8);
         }
     }
 }
@@ -147,8 +138,9 @@ async fn an_outcome_that_is_refused_waits_for_another_one_and_delays_none() {
 async fn a_change_that_is_refused_keeps_no_other_change_and_no_outcome_from_being_written() {
     for are_joined in [false, true] {
         let world = World::at(FCM).await;
-        let rows = world.subscribers(9).await;
-        let (store, push) = proved(&world).await;
+        let rows = world.subscribers(8).await;
+        world.prove().await;
+        let (store, push) = tampered(&world).await;
         if are_joined {
             store.join_writes();
         }
@@ -157,7 +149,7 @@ async fn a_change_that_is_refused_keeps_no_other_change_and_no_outcome_from_bein
         store.refuse("apply", keys(&rows[4..5]), StoreErrorKind::Misconfigured);
         let id = send(&push, Audience::All).await;
         push.tick().await.unwrap();
-        assert_eq!(world.status(id).await.counts.gone, 9);
+        assert_eq!(world.status(id).await.counts.gone, 8);
         for (place, (_, row)) in rows.iter().enumerate() {
             let retired = world.record(row).await.retired;
             assert_eq!(retired.is_some(), place != 4, "{place}");
@@ -278,26 +270,4 @@ async fn outcomes_that_are_refused_after_a_call_that_took_too_long_stop_no_claim
     }
     sleep(300 * SECOND).await;
     assert!(world.asked() > 300, "{}", world.asked());
-}
-
-/// One pass leaves some of them.
-#[tokio::test]
-async fn ticks_write_all_outcomes_among_many_that_are_refused() {
-    for are_joined in [false, true] {
-        let world = World::at(FCM).await;
-        let rows = world.subscribers(300).await;
-        let (store, push) = proved(&world).await;
-        if are_joined {
-            store.join_writes();
-        }
-        let refused = keys(&rows).step_by(3);
-        store.refuse("settle", refused, StoreErrorKind::Misconfigured);
-        let id = send(&push, Audience::All).await;
-        // The last one may have refused rows only.
-        for _ in 0..20 {
-            let _ = push.tick().await;
-        }
-        let counts = world.status(id).await.counts;
-        assert_eq!((counts.accepted, counts.pending), (200, 100));
-    }
 }
