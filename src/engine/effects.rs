@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::outage::Outage;
 use super::pauses::sender;
+use super::portions::{LAST_PASSES, Portions, is_trouble};
 use super::{Consequence, PruneBreaker};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
@@ -13,16 +14,14 @@ use crate::observe;
 use crate::push_service::PushService;
 use crate::store::{
     Change, DeliveryLedger, Failure, Pause, PauseReason, RetireReason, Settlement, StoreError,
-    StoreErrorKind, SubscriptionStore, Tally,
+    SubscriptionStore, Tally,
 };
 use crate::subscription::{EndpointKey, Origin};
 use crate::vapid::{Contact, KeyId};
 
 /// The number of uncounted acceptances that causes a write of its own. With a "gone" they are written at once.
 const TALLY_AT: u64 = 500;
-/// Changes that the store refuses one after the other, without taking one, before it is taken to refuse all.
-const REFUSES_ALL: usize = 4;
-/// The changes that are kept while it does.
+/// The changes that are kept while the store refuses all.
 const CHANGES_KEPT: usize = 10_000;
 const REFUSED: &str = "the store refuses changes of subscriptions";
 
@@ -61,7 +60,7 @@ pub struct Effects {
     contact: Contact,
     /// The active VAPID key, if it is known.
     key: Option<KeyId>,
-    changes: Vec<Change>,
+    changes: Portions<Change>,
     /// Whether the store refuses all changes.
     refusal: Outage,
     /// Subscriptions to retire, or without a key that fits, unless pruning is suspended.
@@ -110,7 +109,7 @@ impl Effects {
             breaker,
             contact: contact.clone(),
             key: None,
-            changes: Vec::new(),
+            changes: Portions::new(CHANGES_KEPT),
             refusal: Outage::default(),
             gone: Vec::new(),
             tallies: HashMap::new(),
@@ -192,9 +191,11 @@ impl Effects {
     ///
     /// # Errors
     ///
-    /// Returns an error if the store is unavailable. What was not written is written by the next call. A pause, a count or a
-    /// change that the store refuses for another reason is logged and left out, and the others are written. If it refuses all
-    /// changes, they are tried again by the next call.
+    /// Returns an error if the store is unavailable. What was not written is written by the next call. A pause or a count that
+    /// the store refuses for another reason is logged and left out, and the others are written. So is a change, once the store
+    /// has taken another one: the subscription stays as it is, and the next response of its push service says the same again. Until
+    /// then it is tried again by the next call, as long as no more than 10,000 wait. Where many changes are refused, others may
+    /// wait for the next call, too, or for [`finish`](Self::finish).
     ///
     /// # Cancel safety
     ///
@@ -221,7 +222,7 @@ impl Effects {
             if *is_lift || (pause.until > now && gate.closed_at(now).is_some()) {
                 match self.ledger.pause(pause, now).await {
                     Ok(()) => gate.shared(now),
-                    Err(error) if error.kind() == StoreErrorKind::Unavailable => return Err(error),
+                    Err(error) if is_trouble(&error) => return Err(error),
                     // In this process the gate stays closed.
                     Err(error) => {
                         observe::event!(
@@ -261,68 +262,38 @@ impl Effects {
             .collect()
     }
 
-    /// Writes the changes to subscriptions, in one call. If the store refuses that, it is given smaller parts, and those
-    /// changes that it refuses alone are left out once it has taken another one. If it takes none, it may be the store that is at
-    /// fault: they wait for the next call. Outcomes of rows do not wait for them.
+    /// Writes the changes to subscriptions, in one [pass](super::portions). What it leaves waits for the next call. Outcomes of
+    /// rows do not wait for it.
     pub(crate) async fn apply(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let (mut size, mut has_taken) = (self.changes.len(), false);
-        // Those in front were refused.
-        let (mut refused, mut first) = (0_usize, None);
-        while has_taken || refused < REFUSES_ALL {
-            let rest = self.changes.get(refused..).unwrap_or_default();
-            let part = rest.get(..size).unwrap_or(rest);
-            if part.is_empty() {
-                break;
-            }
-            let applied = part.len();
-            match self.subscriptions.apply(part, now).await {
-                Ok(_) => {
-                    drop(self.changes.drain(refused..refused.saturating_add(applied)));
-                    size = applied.saturating_mul(2);
-                    has_taken = true;
-                }
-                Err(error) if error.kind() == StoreErrorKind::Unavailable => return Err(error),
-                Err(_) if applied > 1 => size = applied / 2,
-                Err(error) => {
-                    refused = refused.saturating_add(1);
-                    first.get_or_insert(error);
-                }
-            }
+        let mut pass = self.changes.pass();
+        while let Some(part) = pass.next() {
+            let applied = self.subscriptions.apply(&part.elements, now).await;
+            pass.answered(applied.map(|changed| changed > 0), |changes, error| {
+                observe::event!(
+                    ERROR,
+                    changes = changes.len(),
+                    error = %observe::causes(error),
+                    "the store refuses changes of subscriptions: they are left out"
+                );
+                let _ = (changes, error);
+            });
         }
-        let Some(error) = first else {
-            self.refusal.went_well(REFUSED);
-            return Ok(());
-        };
-        if has_taken {
-            self.leave_out(refused, &error);
-            return Ok(());
-        }
-        self.refusal.failed(&error, REFUSED);
-        // Others are tried first by the next call.
-        self.changes.rotate_left(refused);
-        if let Some(excess) = self.changes.len().checked_sub(CHANGES_KEPT) {
-            self.leave_out(excess, &error);
+        match pass.end() {
+            Ok(()) => self.refusal.went_well(REFUSED),
+            Err(error) if is_trouble(&error) => return Err(error),
+            Err(error) => self.refusal.failed(&error, REFUSED),
         }
         Ok(())
     }
 
-    /// Leaves out the first changes.
-    fn leave_out(&mut self, changes: usize, error: &StoreError) {
-        drop(self.changes.drain(..changes));
-        if changes > 0 {
-            observe::event!(
-                ERROR,
-                changes,
-                error = %observe::causes(error),
-                "the store refuses changes of subscriptions: they are left out"
-            );
-        }
-        let _ = error;
+    /// The changes to subscriptions that wait to be written.
+    pub(crate) fn changes(&self) -> Vec<Change> {
+        self.changes.to_vec()
     }
 
-    /// The changes to subscriptions that wait to be written.
-    pub(crate) fn changes(&self) -> &[Change] {
-        &self.changes
+    /// Whether the store has refused all changes of the last call.
+    pub(crate) const fn are_changes_refused(&self) -> bool {
+        self.changes.is_refused()
     }
 
     /// Records that these changes are written.
@@ -340,7 +311,15 @@ impl Effects {
     ///
     /// As [`write`](Self::write).
     pub async fn finish(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let mut left = usize::MAX;
         self.write(now).await?;
+        for _ in 1..LAST_PASSES {
+            let before = std::mem::replace(&mut left, self.changes.fresh());
+            if left == 0 || left >= before {
+                break;
+            }
+            self.apply(now).await?;
+        }
         if !self.tallies.is_empty() {
             self.judge(now).await?;
         }
@@ -419,7 +398,7 @@ pub(crate) async fn sums(
 ) -> Result<Vec<Option<Tally>>, StoreError> {
     match ledger.tally(counts, now).await {
         Ok(sums) => return Ok(sums.into_iter().map(Some).collect()),
-        Err(error) if error.kind() == StoreErrorKind::Unavailable => return Err(error),
+        Err(error) if is_trouble(&error) => return Err(error),
         Err(_) => {}
     }
     let mut sums = Vec::with_capacity(counts.len());
@@ -427,7 +406,7 @@ pub(crate) async fn sums(
         sums.push(match ledger.tally(std::slice::from_ref(count), now).await {
             Ok(sum) => sum.first().copied(),
             // The next call counts the first ones again, as after a response that was lost.
-            Err(error) if error.kind() == StoreErrorKind::Unavailable => return Err(error),
+            Err(error) if is_trouble(&error) => return Err(error),
             Err(error) => {
                 observe::event!(
                     ERROR,

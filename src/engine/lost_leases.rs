@@ -110,6 +110,10 @@ mod tests {
     use super::*;
 
     impl LostLeases {
+        pub(in super::super) fn len(&self) -> usize {
+            self.lock().len()
+        }
+
         fn ripe(&self) -> Vec<EndpointKey> {
             let ripe = self.take_ripe();
             ripe.rows.iter().map(|(_, key)| *key).collect()
@@ -187,7 +191,7 @@ mod tests {
             panic!("the store's");
         });
         panicked.unwrap_err();
-        assert_eq!(lost.lock().len(), 0);
+        assert_eq!(lost.len(), 0);
     }
 
     #[test]
@@ -196,6 +200,6 @@ mod tests {
         for number in 0..3 {
             lost.add(vec![EndpointKey::from_bytes([number; 32]); STEP / 2]);
         }
-        assert_eq!(lost.lock().len(), STEP);
+        assert_eq!(lost.len(), STEP);
     }
 }

@@ -43,6 +43,7 @@ mod pacer;
 mod parked;
 mod pauses;
 mod places;
+mod portions;
 mod progress;
 mod prune_breaker;
 #[cfg(any(feature = "api", feature = "metrics"))]

@@ -40,6 +40,8 @@ pub(super) struct Pacer {
     settle_by: Option<Instant>,
     /// No settlement before this: the store is in trouble.
     settle_from: Instant,
+    /// No step before this, whatever happens: the store is in trouble.
+    step_from: Instant,
 }
 
 /// The work to come, as known after a step.
@@ -84,6 +86,7 @@ impl Pacer {
             wake: now,
             settle_by: None,
             settle_from: now,
+            step_from: now,
         }
     }
 
@@ -103,7 +106,8 @@ impl Pacer {
         let settles = self.is_settlement_due(unsettled, in_flight, now);
         let steps = self.is_step_due(in_flight, ended_lately, now);
         let may_settle = unsettled > 0 && now >= self.settle_from;
-        if self.is_slow && may_settle && in_flight > 0 && (settles || steps) {
+        let may_step = now >= self.step_from;
+        if self.is_slow && may_settle && may_step && in_flight > 0 && (settles || steps) {
             self.settle_by = None;
             return (true, true);
         }
@@ -114,7 +118,9 @@ impl Pacer {
     fn is_step_due(&self, in_flight: usize, ended_lately: usize, now: Instant) -> bool {
         // During the rest there are enough in flight until as many have ended.
         let is_rested = now >= self.rested || ended_lately >= in_flight;
-        in_flight == 0 || (ended_lately >= WORTH_A_STEP && is_rested) || now >= self.next_step
+        let is_due =
+            in_flight == 0 || (ended_lately >= WORTH_A_STEP && is_rested) || now >= self.next_step;
+        is_due && now >= self.step_from
     }
 
     /// Records a step and the time that it took. The next one may wait for `pause`.
@@ -150,7 +156,7 @@ impl Pacer {
 
     /// The time of the next step or settlement, if nothing happens before.
     pub(super) fn next(&self) -> Instant {
-        let step = self.wake.max(self.next_step);
+        let step = self.wake.max(self.next_step).max(self.step_from);
         self.settle_by.map_or(step, |by| by.min(step))
     }
 
@@ -172,6 +178,12 @@ impl Pacer {
             self.settle_by = None;
         }
         is_due
+    }
+
+    /// Records a failed claim: no step for [`STORE_PAUSE`], whatever happens. New work and the ends of chores would else ask a
+    /// store in trouble again and again.
+    pub(super) fn claim_failed(&mut self, now: Instant) {
+        self.step_from = now + STORE_PAUSE;
     }
 
     /// Records a failed settlement: no step and no settlement for [`STORE_PAUSE`].

@@ -157,6 +157,24 @@ fn a_failed_settlement_puts_off_the_next_step_by_a_second() {
     assert!(pacer.is_settlement_due(5, 1, start + STORE_PAUSE));
 }
 
+/// Outcomes are written meanwhile: it has not failed to take these.
+#[test]
+fn a_failed_claim_puts_off_every_step_by_a_second() {
+    let start = Instant::now();
+    let mut pacer = Pacer::new(start);
+    pacer.stepped(LONGEST, 5 * MILLI, start);
+    pacer.claim_failed(start);
+    pacer.step_now(start);
+    pacer.step_for_new();
+    assert_eq!(pacer.next(), start + STORE_PAUSE);
+    let early = start + STORE_PAUSE - MILLI;
+    for (in_flight, ended) in [(0, 0), (900, WORTH_A_STEP)] {
+        assert!(!pacer.is_step_due(in_flight, ended, early));
+        assert_eq!(pacer.due(SETTLE_AT, in_flight, ended, early), (true, false));
+        assert!(pacer.is_step_due(in_flight, ended, start + STORE_PAUSE));
+    }
+}
+
 #[test]
 fn a_store_that_takes_long_for_a_step_has_a_rest() {
     let start = Instant::now();

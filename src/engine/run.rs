@@ -10,7 +10,7 @@ use super::draining::Draining;
 use super::health::Step;
 use super::pacer::{Outlook, Pacer, SHORTEST_PAUSE, STORE_PAUSE};
 use super::shutdown::{Shutdown, drain};
-use super::worker::{Ended, Worker};
+use super::worker::{Ended, Progress, Worker};
 use super::{ClockSkew, Engine};
 use crate::error::error_struct;
 use crate::store::StoreError;
@@ -75,7 +75,8 @@ async fn tick(engine: &Engine) -> Result<Tick, RunError> {
     worker.look_at_outbox().await;
     let progress = worker.step().await;
     while worker.attempt_ended().await.is_some() {}
-    worker.finish().await?;
+    // Housekeeping does not depend on it.
+    let settled = worker.finish().await;
     let mut tick = Tick {
         expanded: progress.expanded,
         attempted: progress.claimed,
@@ -91,7 +92,7 @@ async fn tick(engine: &Engine) -> Result<Tick, RunError> {
             worker.start_chores(false);
         }
     }
-    match worker.take_error() {
+    match settled.err().or_else(|| worker.take_error()) {
         Some(error) => Err(error.into()),
         None => Ok(tick),
     }
@@ -125,10 +126,13 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
         if steps {
             let begun = Instant::now();
             let step = step(&engine, &mut worker, is_beside);
-            let Some((pause, beside)) = shutdown.or_give_up(step).await else {
+            let Some((stepped, beside)) = shutdown.or_give_up(step).await else {
                 break;
             };
-            pacer.stepped(pause, begun.elapsed(), Instant::now());
+            pacer.stepped(stepped.pause, begun.elapsed(), Instant::now());
+            if stepped.has_failed {
+                pacer.claim_failed(Instant::now());
+            }
             settled = settled.and(beside);
         }
         if settled.is_err() {
@@ -171,23 +175,39 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
     drain(&engine, worker).await
 }
 
-/// Takes a step, and settles beside it if that is due. Returns the pause after it, which a new broadcast or the end of an
-/// attempt cuts short, and the result of settling.
+/// A step that was taken.
+struct Stepped {
+    /// The pause after it, which a new broadcast or the end of an attempt cuts short.
+    pause: Duration,
+    /// Whether the claim failed.
+    has_failed: bool,
+}
+
+/// Takes a step, and settles beside it if that is due. Returns the result of settling, too.
 async fn step(
     engine: &Engine,
     worker: &mut Worker,
     settles: bool,
-) -> (Duration, Result<(), StoreError>) {
+) -> (Stepped, Result<(), StoreError>) {
     let (progress, settled) = worker.step_beside(settles).await;
     worker.start_chores(progress.more);
+    let stepped = Stepped {
+        pause: pause(engine, worker, progress).await,
+        has_failed: progress.has_failed,
+    };
+    (stepped, settled)
+}
+
+/// The pause after a step.
+async fn pause(engine: &Engine, worker: &mut Worker, progress: Progress) -> Duration {
     if worker.take_error().is_some() || engine.clock.fault().is_some() {
-        return (STORE_PAUSE, settled);
+        return STORE_PAUSE;
     }
     let now = engine.now();
     let is_idle = worker.in_flight() == 0;
     // While there is work the next step finds what is due, at the end of an attempt or after a short pause.
     if progress.more && !progress.is_full && !is_idle {
-        return (SHORTEST_PAUSE, settled);
+        return SHORTEST_PAUSE;
     }
     let next_due = match progress.is_full {
         true => Ok(Some(now)),
@@ -200,7 +220,7 @@ async fn step(
     };
     let longest = worker.chores.pause(engine.poll_interval, now);
     let longest = worker.longest_pause(longest, now);
-    (outlook.pause(longest, now), settled)
+    outlook.pause(longest, now)
 }
 
 async fn check_clock(engine: &Engine) -> Result<(), RunError> {

@@ -8,25 +8,30 @@ use tokio::time::error::Elapsed;
 
 use super::effects::{Effects, sums};
 use super::health::Step;
+use super::pacer::STORE_PAUSE;
 use super::places::Place;
+use super::portions::{LAST_PASSES, Part, Portions, is_trouble};
 use super::{Consequence, Engine};
 use crate::clock::Timestamp;
 use crate::observe;
-use crate::store::{ClaimToken, Settled, Settlement, StoreError, StoreErrorKind};
+use crate::store::{ClaimToken, STEP, Settled, Settlement, StoreError, StoreErrorKind};
 use crate::vapid::KeyId;
 
 /// Stop claiming at this many unsettled outcomes: rows whose outcome is lost are sent again.
 const UNSETTLED: usize = 1024;
+/// The most outcomes that are kept while the store refuses them: more than a worker has in flight. At most two a second are set
+/// aside, which do not stop claims.
+const OUTCOMES_KEPT: usize = 100_000;
 
 /// The outcomes that are not written yet.
 #[derive(Debug)]
 pub(super) struct Settling {
     engine: Engine,
     effects: Effects,
-    settlements: Vec<(ClaimToken, Settlement)>,
-    /// How many of the first settlements may be written already: their call ended without an answer.
-    unanswered: usize,
-    released: Vec<ClaimToken>,
+    settlements: Portions<(ClaimToken, Settlement)>,
+    released: Portions<ClaimToken>,
+    /// No changes of subscriptions before this, since the store has refused all.
+    changes_from: Option<Instant>,
     /// Whether writing took too long. Nothing is claimed until it is done.
     is_late: bool,
 }
@@ -36,9 +41,9 @@ impl Settling {
         Self {
             effects: engine.effects(),
             engine,
-            settlements: Vec::new(),
-            unanswered: 0,
-            released: Vec::new(),
+            settlements: Portions::new(OUTCOMES_KEPT),
+            released: Portions::new(OUTCOMES_KEPT),
+            changes_from: None,
             is_late: false,
         }
     }
@@ -63,7 +68,9 @@ impl Settling {
 
     /// Adds rows to be given back.
     pub(super) fn release(&mut self, tokens: impl IntoIterator<Item = ClaimToken>) {
-        self.released.extend(tokens);
+        tokens
+            .into_iter()
+            .for_each(|token| self.released.push(token));
     }
 
     /// The number of outcomes, releases and pauses that are not written yet.
@@ -71,9 +78,15 @@ impl Settling {
         self.settlements.len() + self.released.len() + self.effects.pauses()
     }
 
-    /// Whether no more rows may be claimed: those whose outcome cannot be written are sent again.
+    /// Whether no more rows may be claimed: those whose outcome cannot be written are sent again. What is set aside does not
+    /// count: it may be at fault itself, and the outcomes of other rows show whether it is.
     pub(super) fn is_behind(&self) -> bool {
-        self.unsettled() >= UNSETTLED || self.is_late
+        self.fresh() >= UNSETTLED || self.is_late
+    }
+
+    /// The number of those that are not set aside.
+    fn fresh(&self) -> usize {
+        self.settlements.fresh() + self.released.fresh() + self.effects.pauses()
     }
 
     /// Records that [`settle`](Self::settle) was dropped since it took too long.
@@ -92,7 +105,8 @@ impl Settling {
     /// The next call writes what was not written. Writing an outcome twice changes nothing.
     pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
         let settled = self.write_outcomes().await;
-        self.is_late &= settled.is_err();
+        // What the store refuses was not late.
+        self.is_late &= settled.as_ref().is_err_and(is_trouble);
         let health = &self.engine.signals.health;
         health.note(
             Step::Settle,
@@ -121,145 +135,92 @@ impl Settling {
         written.and(sums.map(|_| ()))
     }
 
-    /// Writes changes to subscriptions, then the outcomes of rows.
+    /// Writes changes to subscriptions, then the outcomes of rows. A store that refuses some is not asked in vain for others.
     async fn write_rows(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        self.write_together(now).await?;
-        self.effects.apply(now).await?;
-        let mut size = self.settlements.len();
-        while let Some(part) = self.settlements.get(..size.min(self.settlements.len()))
-            && !part.is_empty()
+        if self
+            .changes_from
+            .is_none_or(|changes_from| changes_from <= Instant::now())
         {
-            let settled = part.len();
-            // The call may be dropped, too.
-            let unanswered = self.unanswered;
-            self.unanswered = unanswered.max(settled);
-            let answer = self.engine.ledger.settle(part, now).await;
-            match answer {
-                Ok(results) => {
-                    self.count_settled(part, &results, unanswered);
-                    drop(self.settlements.drain(..settled));
-                    self.unanswered = unanswered.saturating_sub(settled);
-                }
-                // One row that the store cannot read does not keep the others from being settled.
-                Err(error) if error.kind() == StoreErrorKind::Corrupt && settled > 1 => {
-                    self.unanswered = unanswered;
-                    size = settled / 2;
-                    continue;
-                }
-                Err(error) if error.kind() == StoreErrorKind::Corrupt => {
-                    self.unanswered = unanswered.saturating_sub(1);
-                    let (token, _) = self.settlements.remove(0);
-                    observe::event!(
-                        ERROR,
-                        broadcast = %token.broadcast,
-                        error = %observe::causes(&error),
-                        "a row cannot be settled: it is sent again when its lease ends"
-                    );
-                    let _ = (token, error);
-                }
-                Err(error) => return Err(error),
-            }
-            size = self.settlements.len();
-            self.engine.signals.settled.notify_waiters();
+            self.write_together(now).await?;
+            self.effects.apply(now).await?;
+            let is_refused = self.effects.are_changes_refused();
+            self.changes_from = is_refused.then(|| Instant::now() + STORE_PAUSE);
         }
-        self.write_released(now).await
+        match self.write_settlements(now).await {
+            Err(error) if is_trouble(&error) => Err(error),
+            settled => settled.and(self.write_released(now).await),
+        }
     }
 
-    /// Gives rows back. One that the store cannot read keeps no other from it.
-    async fn write_released(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let mut size = self.released.len();
-        while !self.released.is_empty() {
-            let part = &self.released[..size.min(self.released.len())];
-            let given_back = part.len();
-            match self.engine.ledger.release(part, now).await {
-                Ok(()) => drop(self.released.drain(..given_back)),
-                Err(error) if error.kind() == StoreErrorKind::Corrupt && given_back > 1 => {
-                    size = given_back / 2;
-                    continue;
-                }
-                Err(error) if error.kind() == StoreErrorKind::Corrupt => {
-                    let token = self.released.remove(0);
-                    observe::event!(
-                        ERROR,
-                        broadcast = %token.broadcast,
-                        error = %observe::causes(&error),
-                        "a row cannot be given back: it is sent when its lease ends"
-                    );
-                    let _ = (token, error);
-                }
-                Err(error) => return Err(error),
+    /// Writes the outcomes of rows.
+    async fn write_settlements(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let mut pass = self.settlements.pass();
+        while let Some(part) = pass.next() {
+            let settled = self.engine.ledger.settle(&part.elements, now).await;
+            let answer = settled.map(|results| count_settled(&self.engine, &part, &results));
+            if answer.is_ok() {
+                self.engine.signals.settled.notify_waiters();
             }
-            size = self.released.len();
+            pass.answered(answer, |rows, error| {
+                let tokens = rows.into_iter().map(|(token, _)| token);
+                tell_left_out(
+                    tokens,
+                    error,
+                    "a row cannot be settled: it is sent again when its lease ends",
+                );
+            });
         }
-        Ok(())
+        pass.end()
+    }
+
+    /// Gives rows back.
+    async fn write_released(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let mut pass = self.released.pass();
+        while let Some(part) = pass.next() {
+            let released = self.engine.ledger.release(&part.elements, now).await;
+            pass.answered(released.map(|()| true), |tokens, error| {
+                tell_left_out(
+                    tokens.into_iter(),
+                    error,
+                    "a row cannot be given back: it is sent when its lease ends",
+                );
+            });
+        }
+        pass.end()
     }
 
     /// Writes changes to subscriptions and the outcomes of rows in one transaction, if one store keeps both. What it leaves
     /// is written one after the other.
     async fn write_together(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let (changes, rows) = (self.effects.changes(), self.settlements.as_slice());
-        if !self.engine.is_one_store || changes.is_empty() || rows.is_empty() {
+        let are_refused = self.effects.are_changes_refused() || self.settlements.is_refused();
+        if !self.engine.is_one_store || are_refused {
             return Ok(());
         }
-        let unanswered = self.unanswered;
-        self.unanswered = rows.len();
-        match self.engine.ledger.settle_with(changes, rows, now).await {
+        let changes = self.effects.changes();
+        // Before the pass begins: it marks the rows that it asks for.
+        if !(1..=STEP).contains(&changes.len()) {
+            return Ok(());
+        }
+        let mut pass = self.settlements.pass();
+        let Some(rows) = pass.next() else {
+            return Ok(());
+        };
+        let ledger = &self.engine.ledger;
+        match ledger.settle_with(&changes, &rows.elements, now).await {
             Ok(Some(results)) => {
-                self.count_settled(&self.settlements, &results, unanswered);
+                let is_evidence = count_settled(&self.engine, &rows, &results);
+                pass.answered(Ok(is_evidence), |_, _| {});
                 self.effects.changes_are_written();
-                self.settlements.clear();
-                self.unanswered = 0;
                 self.engine.signals.settled.notify_waiters();
                 Ok(())
             }
-            Err(error) if error.kind() == StoreErrorKind::Unavailable => Err(error),
+            Err(error) if is_trouble(&error) => Err(error),
             // One of them may be the cause: the others do not wait for it, and the calls tell which one it is.
             Ok(None) | Err(_) => {
-                self.unanswered = unanswered;
+                pass.withdraw();
                 Ok(())
             }
         }
-    }
-
-    /// Counts the rows that were finished, by outcome, and notes those whose token is lost: another process has claimed the row, or
-    /// it was erased. One of the first `unanswered` rows whose token is lost was most likely written
-    /// by the call whose answer was lost.
-    fn count_settled(
-        &self,
-        rows: &[(ClaimToken, Settlement)],
-        results: &[Settled],
-        unanswered: usize,
-    ) {
-        let (mut outcomes, mut finished, mut lost) = (HashMap::new(), Vec::new(), Vec::new());
-        for (place, ((token, settlement), result)) in rows.iter().zip(results).enumerate() {
-            let result = match result {
-                Settled::Lost if place < unanswered => &Settled::Done,
-                result => result,
-            };
-            match (settlement, result) {
-                (Settlement::Finished(outcome) | Settlement::Failed(outcome, _), Settled::Done) => {
-                    *outcomes.entry(outcome.as_str()).or_default() += 1;
-                    finished.push(token.broadcast);
-                }
-                (_, Settled::Done) => {}
-                (_, Settled::Lost) => lost.push(token.key),
-            }
-        }
-        for (outcome, recipients) in outcomes {
-            observe::count_finished(outcome, recipients);
-        }
-        let now = Instant::now();
-        // In the order of the rows, so that a simulation can be repeated.
-        for of_one in finished.chunk_by(|one, next| one == next) {
-            if let [broadcast, ..] = of_one {
-                let recipients = of_one.len() as u64;
-                self.engine
-                    .signals
-                    .endings
-                    .note(*broadcast, recipients, now);
-            }
-        }
-        self.engine.signals.lost.add(lost);
     }
 
     /// Settles for the last time: writes what a later call would have written too.
@@ -268,9 +229,83 @@ impl Settling {
     ///
     /// As [`settle`](Self::settle).
     pub(super) async fn finish(&mut self) -> Result<(), StoreError> {
-        self.settle().await?;
-        self.effects.finish(self.engine.now()).await
+        let mut settled = Ok(());
+        let mut left = self.unsettled() + self.fresh();
+        for _ in 0..LAST_PASSES {
+            settled = self.settle().await;
+            let before = std::mem::replace(&mut left, self.unsettled() + self.fresh());
+            if left == 0 || left >= before {
+                break;
+            }
+        }
+        match settled {
+            Err(error) if is_trouble(&error) => Err(error),
+            settled => settled.and(self.effects.finish(self.engine.now()).await),
+        }
     }
+}
+
+/// Counts the rows that were finished, by outcome, and notes those whose token is lost: another process has claimed the row, or
+/// it was erased. An unanswered row whose token is lost was most likely written by the call whose answer was lost.
+///
+/// Returns whether a row was finished, which shows that others can be, too: a store may still postpone rows, or say that a
+/// token is lost, when it can finish none.
+fn count_settled(
+    engine: &Engine,
+    part: &Part<(ClaimToken, Settlement)>,
+    results: &[Settled],
+) -> bool {
+    let (mut outcomes, mut finished, mut lost) = (HashMap::new(), Vec::new(), Vec::new());
+    let mut is_any_finished = false;
+    let rows = part.elements.iter().zip(&part.unanswered);
+    for (((token, settlement), is_unanswered), result) in rows.zip(results) {
+        let is_finished = match settlement {
+            Settlement::Finished(outcome) | Settlement::Failed(outcome, _) => Some(outcome),
+            Settlement::RetryAt(_) | Settlement::Deferred(_) => None,
+        };
+        is_any_finished |= is_finished.is_some() && *result == Settled::Done;
+        match (is_finished, result) {
+            (_, Settled::Lost) if !is_unanswered => lost.push(token.key),
+            (Some(outcome), _) => {
+                *outcomes.entry(outcome.as_str()).or_default() += 1;
+                finished.push(token.broadcast);
+            }
+            (None, _) => {}
+        }
+    }
+    for (outcome, recipients) in outcomes {
+        observe::count_finished(outcome, recipients);
+    }
+    let now = Instant::now();
+    // In the order of the rows, so that a simulation can be repeated.
+    for of_one in finished.chunk_by(|one, next| one == next) {
+        if let [broadcast, ..] = of_one {
+            let endings = &engine.signals.endings;
+            endings.note(*broadcast, of_one.len() as u64, now);
+        }
+    }
+    engine.signals.lost.add(lost);
+    is_any_finished
+}
+
+/// Logs rows that the store refuses, with the broadcast of the first.
+fn tell_left_out(
+    mut tokens: impl ExactSizeIterator<Item = ClaimToken>,
+    error: &StoreError,
+    what: &'static str,
+) {
+    let rows = tokens.len();
+    if let Some(token) = tokens.next() {
+        observe::event!(
+            ERROR,
+            rows,
+            broadcast = %token.broadcast,
+            error = %observe::causes(error),
+            "{what}"
+        );
+        let _ = token;
+    }
+    let _ = (rows, error, what);
 }
 
 #[cfg(test)]

@@ -16,6 +16,9 @@ fn token(n: u8) -> ClaimToken {
     ClaimToken::new(BroadcastId::random(), key, 1)
 }
 
+/// A recipient that has unsubscribed.
+const GONE: Settlement = Settlement::Finished(FinalOutcome::Gone);
+
 #[tokio::test]
 async fn effects_on_subscriptions_are_written_before_outcomes() {
     let world = World::new().await;
@@ -87,11 +90,19 @@ async fn nothing_is_claimed_while_too_many_rows_cannot_be_settled() {
     world.subscriber().await;
     world.broadcast().await;
     let mut worker = Worker::new(world.engine.clone());
-    worker.settling.released = vec![token(1); UNSETTLED / 2];
-    let gone = Settlement::Finished(FinalOutcome::Gone);
-    worker.settling.settlements = vec![(token(2), gone); UNSETTLED / 2];
+    worker.settling.release(vec![token(1); UNSETTLED / 2]);
+    for _ in 1..UNSETTLED / 2 {
+        worker.settling.add(token(2), GONE);
+    }
+    assert!(!worker.settling.is_behind());
+    worker.settling.add(token(2), GONE);
     assert_eq!(worker.step().await.claimed, 0);
-    worker.settling.released.pop();
+    // What the store has refused alone may be at fault itself.
+    let mut pass = worker.settling.settlements.pass();
+    while pass.next().is_some() {
+        pass.answered(Err(StoreErrorKind::Misconfigured.into()), |_, _| {});
+    }
+    assert_eq!(worker.unsettled(), UNSETTLED);
     assert_eq!(worker.step().await.claimed, 1);
 }
 
@@ -116,13 +127,13 @@ async fn rows_are_claimed_after_outcomes_that_could_not_be_written() {
 async fn an_answer_that_was_lost_is_one_of_its_own_rows_only() {
     let world = World::new().await;
     let mut worker = Worker::new(world.engine.clone());
-    let gone = Settlement::Finished(FinalOutcome::Gone);
     let settling = &mut worker.settling;
-    settling.settlements = vec![(token(1), gone), (token(2), gone)];
-    settling.unanswered = 3;
+    settling.add(token(1), GONE);
+    settling.add(token(2), GONE);
+    drop(settling.settlements.pass().next());
+    settling.add(token(3), GONE);
     settling.settle().await.unwrap();
-    assert_eq!(settling.unanswered, 1, "of three, two are answered");
-    settling.settlements = vec![(token(3), gone), (token(4), gone)];
-    settling.settle().await.unwrap();
-    assert_eq!((settling.unanswered, settling.unsettled()), (0, 0));
+    assert_eq!(settling.unsettled(), 0);
+    let lost = world.engine.signals.lost.len();
+    assert_eq!(lost, 1, "the third");
 }

@@ -39,6 +39,8 @@ pub(super) struct Progress {
     pub(super) is_full: bool,
     /// Whether another step may have work at once.
     pub(super) more: bool,
+    /// Whether the store refused to claim rows.
+    pub(super) has_failed: bool,
 }
 
 /// A task that ended.
@@ -153,7 +155,8 @@ impl Worker {
             self.expanding.start(now);
             progress.expanded += self.expansion_ended().await;
         }
-        if progress.claimed == 0 && progress.expanded > 0 {
+        // Once a step, if the store fails.
+        if progress.claimed == 0 && progress.expanded > 0 && !progress.has_failed {
             let taken = self.take_beside(now, true, false).await.0;
             progress = self.end_step(taken, progress.expanded, now);
         }
@@ -234,7 +237,8 @@ impl Worker {
             is_full |= taken.claims.more || claimed >= taken.limit;
             self.start(taken, now)
         });
-        if self.note_step(Step::Claim, taken).is_none() {
+        let has_failed = self.note_step(Step::Claim, taken).is_none();
+        if has_failed {
             claimed = 0;
         }
         Progress {
@@ -242,6 +246,7 @@ impl Worker {
             claimed,
             is_full,
             more: is_full || claimed > 0,
+            has_failed,
         }
     }
 

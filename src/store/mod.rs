@@ -39,6 +39,9 @@
 //! - `now` is a parameter. A store never decides by a clock of its own.
 //! - Uniqueness and claiming are one statement or one transaction, never a read and then a write.
 //! - A call that returns an error has changed nothing.
+//! - An error of the kind [`Unavailable`](StoreErrorKind::Unavailable) is about the store: a worker that settles or changes
+//!   rows makes the same call again, with all of them. Any other may be about one row, and the worker looks for it by calls with
+//!   fewer rows.
 //! - A dropped future has done all of its change or none of it.
 //! - The work of one transaction is bounded and does not grow with the tables: long work is done in steps of at most
 //!   [`STEP`] rows, and other writers write between them. The last two rules hold for each step. Each contract says which

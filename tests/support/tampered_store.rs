@@ -1,6 +1,7 @@
 //! A store whose every call is an await point, before and after it is done. It fails or hangs on demand, and has the
 //! clock of a server and a slow disk.
 
+use std::collections::HashMap;
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -38,8 +39,8 @@ pub(crate) struct TamperedStore {
     server_time: Mutex<Option<Timestamp>>,
     disk: Disk,
     is_one_store: AtomicBool,
-    /// No row of this recipient can be given back.
-    damaged: Mutex<Option<EndpointKey>>,
+    /// Calls that are refused with all their rows because of rows or changes of these recipients.
+    refused: Mutex<HashMap<(&'static str, EndpointKey), StoreErrorKind>>,
     has_outbox: AtomicBool,
     outbox: Mutex<Vec<OutboxEntry>>,
     hints: Arc<Notify>,
@@ -129,9 +130,56 @@ impl TamperedStore {
         *self.failing.lock().unwrap() = Some((call, kind));
     }
 
-    /// Makes it impossible to give back rows of this recipient.
-    pub(crate) fn damage(&self, recipient: EndpointKey) {
-        *self.damaged.lock().unwrap() = Some(recipient);
+    /// Refuses calls of `apply`, `settle` or `release` with these recipients from now on, whatever else is in them.
+    /// `settle_with` is refused as `apply` and `settle`.
+    pub(crate) fn refuse(
+        &self,
+        call: &'static str,
+        recipients: impl IntoIterator<Item = EndpointKey>,
+        kind: StoreErrorKind,
+    ) {
+        let recipients = recipients.into_iter().map(|key| ((call, key), kind));
+        self.refused.lock().unwrap().extend(recipients);
+    }
+
+    /// Refuses nothing from now on.
+    pub(crate) fn refuse_none(&self) {
+        self.refused.lock().unwrap().clear();
+    }
+
+    fn check_recipients<'a>(
+        &self,
+        call: &'static str,
+        recipients: impl IntoIterator<Item = &'a EndpointKey>,
+    ) -> Result<(), StoreError> {
+        let refused = self.refused.lock().unwrap();
+        let mut recipients = recipients.into_iter();
+        let kind = recipients.find_map(|key| refused.get(&(call, *key)));
+        kind.map_or(Ok(()), |kind| Err((*kind).into()))
+    }
+
+    fn check_rows(&self, rows: &[(ClaimToken, Settlement)]) -> Result<(), StoreError> {
+        self.check_recipients("settle", rows.iter().map(|(token, _)| &token.key))
+    }
+
+    fn check_changes(&self, changes: &[Change]) -> Result<(), StoreError> {
+        self.check_recipients("apply", changes.iter().filter_map(Change::key))
+    }
+
+    /// The answer to a call that was made, unless it is lost.
+    async fn reply<T>(
+        &self,
+        call: &'static str,
+        answer: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if !READS.contains(&call) {
+            self.disk.commit().await;
+        }
+        yield_now().await;
+        match *self.losing.lock().unwrap() == Some(call) {
+            true => Err(StoreErrorKind::Unavailable.into()),
+            false => answer,
+        }
     }
 
     /// Loses the answers of all calls of one name from now on, or none: they are done, and fail.
@@ -231,14 +279,7 @@ macro_rules! tampered {
                 self.answers(stringify!($name)).await;
                 self.check(stringify!($name))?;
                 let answer = self.memory.$name($($arg),*).await;
-                if !READS.contains(&stringify!($name)) {
-                    self.disk.commit().await;
-                }
-                yield_now().await;
-                if *self.losing.lock().unwrap() == Some(stringify!($name)) {
-                    return Err(StoreErrorKind::Unavailable.into());
-                }
-                answer
+                self.reply(stringify!($name), answer).await
             })+
             $($($extra)*)?
         }
@@ -252,7 +293,16 @@ tampered! { SubscriptionStore:
     owned_by(principal: &Principal, after: Option<&EndpointKey>, limit: usize) -> Vec<SubscriptionRecord>;
     list_subscriptions(filter: &SubscriptionFilter, after: Option<&EndpointKey>, limit: usize, now: Timestamp) -> SubscriptionPage;
     count(filter: &CountFilter, now: Timestamp) -> u64;
-    apply(changes: &[Change], now: Timestamp) -> u64;
+    {
+        async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
+            yield_now().await;
+            self.answers("apply").await;
+            self.check("apply")?;
+            self.check_changes(changes)?;
+            let answer = self.memory.apply(changes, now).await;
+            self.reply("apply", answer).await
+        }
+    }
 }
 
 tampered! { PortableStore:
@@ -273,7 +323,6 @@ tampered! { DeliveryLedger:
     expandable(limit: usize, now: Timestamp) -> Vec<Expansion>;
     enqueue_page(broadcast: BroadcastId, expected: &Cursor, rows: &[NewDelivery], next: &Cursor, now: Timestamp) -> PageWrite;
     claim(request: &ClaimRequest, now: Timestamp) -> Claims;
-    settle(rows: &[(ClaimToken, Settlement)], now: Timestamp) -> Vec<Settled>;
     cancel(broadcast: BroadcastId, now: Timestamp) -> Option<BroadcastStatus>;
     hold(broadcast: BroadcastId, is_held: bool, now: Timestamp) -> Option<BroadcastStatus>;
     erase(user: &Principal, subscriptions: &[SubscriptionRecord], now: Timestamp) -> Erased;
@@ -290,14 +339,23 @@ tampered! { DeliveryLedger:
     next_due(now: Timestamp) -> Option<Timestamp>;
     stats(now: Timestamp) -> LedgerStats;
     {
+        async fn settle(
+            &self,
+            rows: &[(ClaimToken, Settlement)],
+            now: Timestamp,
+        ) -> Result<Vec<Settled>, StoreError> {
+            yield_now().await;
+            self.answers("settle").await;
+            self.check("settle")?;
+            self.check_rows(rows)?;
+            let answer = self.memory.settle(rows, now).await;
+            self.reply("settle", answer).await
+        }
+
         async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
             self.answers("release").await;
             self.check("release")?;
-            if let Some(damaged) = *self.damaged.lock().unwrap()
-                && tokens.iter().any(|token| token.key == damaged)
-            {
-                return Err(StoreErrorKind::Corrupt.into());
-            }
+            self.check_recipients("release", tokens.iter().map(|token| &token.key))?;
             let released = self.memory.release(tokens, now).await;
             self.disk.commit().await;
             released
@@ -356,6 +414,8 @@ tampered! { DeliveryLedger:
             }
             self.answers("settle_with").await;
             self.check("settle_with")?;
+            self.check_rows(rows)?;
+            self.check_changes(changes)?;
             let settled = self.memory.settle_with(changes, rows, now).await;
             self.disk.commit().await;
             settled

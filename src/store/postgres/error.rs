@@ -111,10 +111,10 @@ fn meaning(code: &SqlState) -> StoreErrorKind {
         {
             StoreErrorKind::Unavailable
         }
-        // Password, database, schema, permission, table, size, a refusal of `enqueue`: waiting does not help.
-        "28" | "3D" | "3F" | "42" | "22" | "23" | "54" | "0L" | "0P" | "WP" => {
-            StoreErrorKind::Misconfigured
-        }
+        // Password, database, schema, permission, table, size, a refusal of `enqueue`: waiting does not help. Nor does it where a
+        // constraint, a trigger or a function that others have added refuses a row.
+        "28" | "3D" | "3F" | "42" | "54" | "0L" | "0P" | "WP" | "21" | "22" | "23" | "27"
+        | "2F" | "38" | "39" | "44" | "P0" => StoreErrorKind::Misconfigured,
         _ => StoreErrorKind::Unavailable,
     }
 }
@@ -202,6 +202,25 @@ impl Error for ServerError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A store that is out of reach is asked again for all rows, and one that refuses a row for each of them.
+    #[test]
+    fn what_refuses_one_row_is_no_store_that_is_out_of_reach() {
+        for (code, kind) in [
+            ("22012", StoreErrorKind::Misconfigured),
+            ("23514", StoreErrorKind::Misconfigured),
+            ("P0001", StoreErrorKind::Misconfigured),
+            ("42501", StoreErrorKind::Misconfigured),
+            ("25006", StoreErrorKind::Unavailable),
+            ("40001", StoreErrorKind::Unavailable),
+            ("53100", StoreErrorKind::Unavailable),
+            ("57P01", StoreErrorKind::Unavailable),
+            ("XX000", StoreErrorKind::Unavailable),
+            ("XX001", StoreErrorKind::Corrupt),
+        ] {
+            assert_eq!(meaning(&SqlState::from_code(code)), kind, "{code}");
+        }
+    }
 
     /// What was shared is not made again by each of its callers: it may have been done, and the server is out of reach.
     #[test]

@@ -23,6 +23,7 @@ mod other_user;
 mod pace;
 mod pausing;
 mod progress;
+mod refused;
 mod retiring;
 mod retrying;
 mod running;

@@ -237,22 +237,24 @@ async fn claims_are_given_back_at_once_when_the_subscriptions_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn a_damaged_row_keeps_no_other_from_being_given_back() {
-    let world = World::at(FCM).await;
-    let (_, record) = world.subscriber().await;
-    world.subscribers(4).await;
-    let (store, push) = tampered(&world).await;
-    store.damage(record.subscription.endpoint().key());
-    push.enqueue(Audience::All, Message::new("x"))
-        .await
-        .unwrap();
-    store.fail("get");
-    push.tick().await.unwrap_err();
-    store.fail(None);
-    // At the same time the others are due again. It waits for the end of its lease.
-    assert_eq!(push.tick().await.unwrap().attempted, 4);
-    world.clock.advance(MINUTE);
-    assert_eq!(push.tick().await.unwrap().attempted, 1);
+async fn a_row_that_is_refused_keeps_no_other_from_being_given_back() {
+    for kind in [StoreErrorKind::Corrupt, StoreErrorKind::Misconfigured] {
+        let world = World::at(FCM).await;
+        let (_, record) = world.subscriber().await;
+        world.subscribers(4).await;
+        let (store, push) = tampered(&world).await;
+        store.refuse("release", [record.subscription.endpoint().key()], kind);
+        push.enqueue(Audience::All, Message::new("x"))
+            .await
+            .unwrap();
+        store.fail("get");
+        push.tick().await.unwrap_err();
+        store.fail(None);
+        // At the same time the others are due again. It waits for the end of its lease.
+        assert_eq!(push.tick().await.unwrap().attempted, 4, "{kind:?}");
+        world.clock.advance(MINUTE);
+        assert_eq!(push.tick().await.unwrap().attempted, 1, "{kind:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@ mod outages;
 mod outbox;
 mod pooler;
 mod reading_together;
+mod refusals;
 mod settling;
 mod stored;
 mod subscribing;
