@@ -195,7 +195,8 @@ impl Effects {
     /// the store refuses for another reason is logged and left out, and the others are written. So is a change, once the store
     /// has taken another one: the subscription stays as it is, and the next response of its push service says the same again. Until
     /// then it is tried again by the next call, as long as no more than 10,000 wait. Where many changes are refused, others may
-    /// wait for the next call, too, or for [`finish`](Self::finish).
+    /// wait for the next call, too, or for [`finish`](Self::finish). Changes are written in their order, except in a call in which the
+    /// store refuses some: then a failure may be written after a later acceptance, and counts until the next one.
     ///
     /// # Cancel safety
     ///

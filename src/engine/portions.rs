@@ -9,7 +9,7 @@
 //! 4. An element that is refused alone is left out once the store takes another one: this is the evidence that it works.
 //! 5. Without evidence it is set aside: it is asked for again by each pass, and other elements are asked for alone before it.
 //! 6. A pass ends early once both ends are refused alone, or, after evidence, any two, or after [`CALLS`].
-//! 7. An element that is unreadable is left out at once. So are the oldest beyond a limit, by a refused pass without evidence.
+//! 7. An element that is unreadable is left out at once. So are the first ones beyond a limit, by a refused pass without evidence.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -319,16 +319,23 @@ impl<T: Clone> Pass<'_, T> {
         }
     }
 
-    /// Moves the elements that were refused alone to the middle: others are tried alone by the next pass.
+    /// Moves the elements that were refused alone, now or by earlier passes, to the middle: others are tried alone by the next
+    /// pass. The new ones come to the middle of those, which are tried in turns once there are no others.
     fn set_aside(&mut self) {
         let behind = self.of.elements.len() - self.back.len();
         let back = self.of.elements.split_off(behind);
         let front: Vec<_> = self.of.elements.drain(..self.front.len()).collect();
-        let middle = self.of.elements.len() / 2;
-        let aside = front.into_iter().chain(back).map(|element| Element {
+        let new = front.into_iter().chain(back).map(|element| Element {
             is_aside: true,
             ..element
         });
+        let (mut aside, fresh): (Vec<_>, Vec<_>) = std::mem::take(&mut self.of.elements)
+            .into_iter()
+            .partition(|element| element.is_aside);
+        self.of.elements = fresh;
+        let middle = aside.len() / 2;
+        aside.splice(middle..middle, new);
+        let middle = self.of.elements.len() / 2;
         self.of.elements.splice(middle..middle, aside);
         let mut errors = self.front.drain(..).chain(self.back.drain(..));
         if self.error.is_none() {

@@ -143,6 +143,25 @@ fn a_pass_over_many_bad_elements_comes_to_an_end() {
     assert!(store.lost().is_empty());
 }
 
+/// As those do who write for the last time.
+fn finish(store: &mut Store, portions: &mut Portions<usize>) {
+    let mut left = portions.fresh();
+    for _ in 0..LAST_PASSES {
+        let _ = store.pass(portions);
+        let before = std::mem::replace(&mut left, portions.fresh());
+        if left == 0 || left >= before {
+            break;
+        }
+    }
+}
+
+#[test]
+fn good_elements_among_bad_ones_are_written_by_the_last_passes() {
+    let (mut store, mut portions) = (Store::with([1, 2, 4, 6, 7, 11, 12]), portions(13));
+    finish(&mut store, &mut portions);
+    assert_eq!(store.taken, [0, 3, 5, 8, 9, 10].into());
+}
+
 #[test]
 fn several_bad_elements_are_left_out_by_one_pass() {
     let (mut store, mut portions) = (Store::with([0, 40, 70]), portions(100));
@@ -367,6 +386,20 @@ fn no_more_than_the_limit_is_kept_while_the_store_takes_none() {
 }
 
 proptest! {
+    /// Up to a fifth of them is refused.
+    #[test]
+    fn the_last_passes_write_all_that_is_good(
+        number in 1..200_usize,
+        bad in prop::collection::hash_set(0..200_usize, 0..20),
+    ) {
+        let (mut store, mut portions) = (Store::with(bad), portions(number.max(100)));
+        finish(&mut store, &mut portions);
+        prop_assert_eq!(portions.fresh(), 0);
+        for element in 0..number.max(100) {
+            prop_assert_eq!(store.taken.contains(&element), !store.bad.contains(&element));
+        }
+    }
+
     /// The store works, and from a call on, or from the beginning, it refuses all. Then it works again.
     #[test]
     fn nothing_good_is_lost_and_no_pass_has_many_calls(

@@ -229,19 +229,21 @@ impl Settling {
     ///
     /// As [`settle`](Self::settle).
     pub(super) async fn finish(&mut self) -> Result<(), StoreError> {
-        let mut settled = Ok(());
-        let mut left = self.unsettled() + self.fresh();
-        for _ in 0..LAST_PASSES {
-            settled = self.settle().await;
-            let before = std::mem::replace(&mut left, self.unsettled() + self.fresh());
-            if left == 0 || left >= before {
-                break;
+        let mut settled = self.settle().await;
+        if !settled.as_ref().is_err_and(is_trouble) {
+            // First, since the passes may take all the time that there is.
+            let finished = self.effects.finish(self.engine.now()).await;
+            let mut left = usize::MAX;
+            for _ in 1..LAST_PASSES {
+                let before = std::mem::replace(&mut left, self.unsettled() + self.fresh());
+                if left == 0 || left >= before || settled.as_ref().is_err_and(is_trouble) {
+                    break;
+                }
+                settled = self.settle().await;
             }
+            settled = settled.and(finished);
         }
-        match settled {
-            Err(error) if is_trouble(&error) => Err(error),
-            settled => settled.and(self.effects.finish(self.engine.now()).await),
-        }
+        settled
     }
 }
 

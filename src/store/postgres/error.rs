@@ -114,7 +114,7 @@ fn meaning(code: &SqlState) -> StoreErrorKind {
         // Password, database, schema, permission, table, size, a refusal of `enqueue`: waiting does not help. Nor does it where a
         // constraint, a trigger or a function that others have added refuses a row.
         "28" | "3D" | "3F" | "42" | "54" | "0L" | "0P" | "WP" | "21" | "22" | "23" | "27"
-        | "2F" | "38" | "39" | "44" | "P0" => StoreErrorKind::Misconfigured,
+        | "2F" | "38" | "39" | "44" | "45" | "P0" => StoreErrorKind::Misconfigured,
         _ => StoreErrorKind::Unavailable,
     }
 }
@@ -209,6 +209,7 @@ mod tests {
         for (code, kind) in [
             ("22012", StoreErrorKind::Misconfigured),
             ("23514", StoreErrorKind::Misconfigured),
+            ("45000", StoreErrorKind::Misconfigured),
             ("P0001", StoreErrorKind::Misconfigured),
             ("42501", StoreErrorKind::Misconfigured),
             ("25006", StoreErrorKind::Unavailable),
