@@ -1347,9 +1347,48 @@ async fn a_later_registration_without_a_user_keeps_the_notifications() {
         let schedule = daily(id, NotifyType::DailyCheck, 7);
         with.put_schedule(&schedule).await.unwrap();
         subscribe(without, &new(0), at(10)).await;
-        world.pass().await;
-        let id = row(&world.to, 0).await.unwrap().id;
-        assert_eq!(hours(&world.to, id).await, [7], "{in_source}");
+        // Also by later passes.
+        for _ in 0..2 {
+            world.pass().await;
+            let there = row(&world.to, 0).await.unwrap();
+            match in_source {
+                // The target's row is the later one, and has no user: the next one who signs in is not alice.
+                true => {
+                    assert_eq!(there.principal, None);
+                    assert_eq!(hours(&world.to, there.id).await, [0; 0]);
+                }
+                false => {
+                    assert_eq!(there.principal, Some("alice".into()));
+                    assert_eq!(hours(&world.to, there.id).await, [7]);
+                }
+            }
+        }
+    }
+}
+
+/// In both stores, between two passes: nothing of the former user is taken for known.
+#[tokio::test]
+async fn the_next_user_in_both_stores_keeps_their_notifications() {
+    for (in_source, in_target) in [(12, 11), (11, 12)] {
+        for is_in_source in [true, false] {
+            let world = World::new();
+            let id = of("alice", 0, &world.from, at(0)).await;
+            let schedule = daily(id, NotifyType::DailyCheck, 7);
+            world.from.put_schedule(&schedule).await.unwrap();
+            world.pass().await;
+            assert_eq!(hours(&world.to, id).await, [7]);
+            for (store, seen) in [(&world.from, in_source), (&world.to, in_target)] {
+                store.remove_schedules(id).await.unwrap();
+                of("bob", 0, store, at(seen)).await;
+            }
+            let store = if is_in_source { &world.from } else { &world.to };
+            let theirs = row(store, 0).await.unwrap().id;
+            let schedule = daily(theirs, NotifyType::DailyCheck, 9);
+            store.put_schedule(&schedule).await.unwrap();
+            world.pass().await;
+            let there = row(&world.to, 0).await.unwrap();
+            assert_eq!(hours(&world.to, there.id).await, [9]);
+        }
     }
 }
 

@@ -90,7 +90,13 @@ async fn former(
         if !found.clone().all(|there| is_newer(row, there)) {
             continue;
         }
-        let handed_over = found.filter(|there| is_handed_over(row, there));
+        // Also if it is written without a user: they would be those of whoever signs in next.
+        let is_handed_over = |there: &&SubscriptionRecord| {
+            there.last_seen_at != row.last_seen_at
+                && there.principal.is_some()
+                && there.principal != row.principal
+        };
+        let handed_over = found.filter(is_handed_over);
         former.extend(handed_over.map(|there| there.id));
         if !matches!(of_id, Record::Found(_)) {
             former.insert(row.id);

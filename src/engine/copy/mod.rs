@@ -172,7 +172,7 @@ impl Copy {
                 break;
             }
         }
-        for state in [Unreachable::Retired, Unreachable::Stale] {
+        for state in [Unreachable::Stale, Unreachable::Retired] {
             self.copy_unreachable(state, &mut known, &mut report, &mut progress)
                 .await?;
         }
@@ -278,7 +278,7 @@ impl Copy {
             after = state
                 .since(last)
                 .map(|since| (since, last.subscription.endpoint().key()));
-            // The others were copied with those that are retired.
+            // The others are copied with those that are retired.
             let rows: Vec<_> = rows
                 .into_iter()
                 .filter(|row| state == Unreachable::Retired || row.retired.is_none())

@@ -70,7 +70,8 @@ impl Row {
             && owner(&self.record) != owner(there)
     }
 
-    /// The version to write: with the user and the tags of the target, if they were assigned there.
+    /// The version to write: with the user and the tags of the target, if they were assigned there, and with its user if the later
+    /// registration names none (S3).
     fn version(&self) -> SubscriptionRecord {
         let mut record = self.record.clone();
         if let Record::Found(there) = &self.there
@@ -78,6 +79,12 @@ impl Row {
         {
             record.principal = there.principal.clone();
             record.tags = there.tags.clone();
+        }
+        if let Record::Found(there) = &self.there
+            && record.principal.is_none()
+            && !self.is_same_registration(there)
+        {
+            record.principal = there.principal.clone();
         }
         record
     }
@@ -98,12 +105,15 @@ impl Row {
             return 0;
         };
         match &self.there {
+            // Nothing of it is written.
+            Record::Missing if !self.is_deleted_there() => 0,
             // What the target had of it is gone with the row.
-            Record::Missing | Record::Unreadable => 0,
-            // And so is what either had of a former user.
+            Record::Unreadable => 0,
+            // And so is what either had of a former user, also if both were registered anew since.
             Record::Found(_) if self.is_handed_over() => 0,
+            Record::Found(there) if self.is_another_users(&before, there) => 0,
             // The same where an interrupted pass has written the row.
-            Record::Found(_) => {
+            Record::Found(_) | Record::Missing => {
                 let begun = self.begun.iter().map(|begun| begun.types);
                 begun.fold(before.types, |types, begun| types & begun)
             }
@@ -113,6 +123,14 @@ impl Row {
     /// Whether the stores have it of two users, one after the other.
     fn is_handed_over(&self) -> bool {
         matches!(&self.there, Record::Found(there) if is_handed_over(&self.record, there))
+    }
+
+    /// Whether both were registered since, and neither has the user and the tags of then.
+    fn is_another_users(&self, before: &Entry, there: &SubscriptionRecord) -> bool {
+        let is_anew = |row: &SubscriptionRecord| {
+            row.last_seen_at > before.last_seen_at && owner(row) != before.owner
+        };
+        is_anew(&self.record) && is_anew(there)
     }
 
     fn is_wanted(&self) -> bool {
@@ -143,6 +161,14 @@ impl Row {
         match &self.there {
             _ if self.is_written => Some(pair(self.record.id, false)),
             Record::Found(_) if self.is_handed_over() => None,
+            // They would be those of whoever signs in there next.
+            Record::Found(there)
+                if there.last_seen_at > self.record.last_seen_at
+                    && there.principal.is_none()
+                    && self.record.principal.is_some() =>
+            {
+                None
+            }
             Record::Found(there) => {
                 let is_newer_there = there.last_seen_at > self.record.last_seen_at;
                 Some(pair(there.id, is_newer_there))
@@ -233,6 +259,7 @@ impl Copy {
         let begun: Vec<_> = begun.map(Row::begin).collect();
         journal.begin(&begun)?;
         self.write(&mut rows, known, report).await?;
+        self.look_again(&mut rows).await?;
         let entries = self.copy_schedules(&rows, report).await?;
         self.delete(&gone, report).await?;
         report.read += entries.len() as u64;
@@ -286,6 +313,21 @@ impl Copy {
             row.there = there;
         }
         self.has_lost_none(rows)
+    }
+
+    /// Reads rows that were not written again: another user may have registered them with the target meanwhile.
+    async fn look_again(&self, rows: &mut [Row]) -> Result<(), CopyError> {
+        let mut left: Vec<_> = rows.iter_mut().filter(|row| !row.is_written).collect();
+        if left.is_empty() || !self.ledgers().have_any().await? {
+            return Ok(());
+        }
+        let names = left.iter().map(|row| SubscriptionRef::Key(row.key));
+        let names: Vec<_> = names.collect();
+        let there = records(&*self.to.subscriptions, &names).await;
+        for (row, there) in left.iter_mut().zip(there.map_err(target)?) {
+            row.there = there;
+        }
+        Ok(())
     }
 
     /// Writes the rows that the target does not have, or has in an older version.

@@ -65,6 +65,7 @@ pub(super) async fn restore_to(
     if into == RestoreInto::Empty && (rows > 0 || !keys.is_empty()) {
         return Err(CopyErrorKind::NotEmpty.into());
     }
+    let has_schedules = to.ledger.next_fire_at().await.map_err(target)?.is_some();
     check(lines)?;
     let mut report = ExportReport::default();
     let mut rows = Rows::default();
@@ -104,8 +105,11 @@ pub(super) async fn restore_to(
             }
             Line::WebPushExport(head) => {
                 rows.may_be_known = match into {
-                    RestoreInto::Empty => Some(Timestamp::from_millis(head.at) - CLOCKS),
-                    RestoreInto::Existing => None,
+                    // Daily notifications may be there without rows.
+                    RestoreInto::Empty if !has_schedules => {
+                        Some(Timestamp::from_millis(head.at) - CLOCKS)
+                    }
+                    RestoreInto::Empty | RestoreInto::Existing => None,
                 };
             }
             Line::End(_) => break,

@@ -111,7 +111,7 @@ impl Import {
     }
 
     /// Makes a dry run: the report shows what would be done, apart from a full store. A row that the source has
-    /// twice, on different pages, counts twice. Against the limit of a principal count the rows that are stored when its first
+    /// twice counts twice, also against the limit of its principal. Against the limit of a principal count the rows that are stored when its first
     /// one comes, and those that would be created since: a number for each principal is held in memory.
     #[must_use]
     pub const fn dry_run(mut self) -> Self {
