@@ -90,7 +90,7 @@ async fn former(
         if !found.clone().all(|there| is_newer(row, there)) {
             continue;
         }
-        // Also if it is written without a user: they would be those of whoever signs in next.
+        // Also if it is written without a user: they would be those of the next user there.
         let is_handed_over = |there: &&SubscriptionRecord| {
             there.last_seen_at != row.last_seen_at
                 && there.principal.is_some()

@@ -161,7 +161,7 @@ impl Row {
         match &self.there {
             _ if self.is_written => Some(pair(self.record.id, false)),
             Record::Found(_) if self.is_handed_over() => None,
-            // They would be those of whoever signs in there next.
+            // They would be those of the next user there.
             Record::Found(there)
                 if there.last_seen_at > self.record.last_seen_at
                     && there.principal.is_none()
