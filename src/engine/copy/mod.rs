@@ -31,6 +31,7 @@ mod lines;
 mod page;
 mod report;
 mod restore;
+mod row;
 mod schedules;
 
 pub use error::{CopyError, CopyErrorKind};
@@ -344,6 +345,14 @@ impl fmt::Debug for Copy {
     }
 }
 
+#[cfg(test)]
+mod handed_over_tests;
+#[cfg(test)]
+mod schedules_tests;
+#[cfg(test)]
+mod stopped_tests;
+#[cfg(test)]
+mod test_world;
 #[cfg(test)]
 #[path = "copy_tests.rs"]
 mod tests;
