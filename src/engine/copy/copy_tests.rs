@@ -483,7 +483,7 @@ async fn all_pages_of_retired_and_stale_rows_come_along() {
     world.is_same(0..rows).await;
 }
 
-/// Whoever switches off the source needs to know of them.
+/// An operator who switches off the source has to know of them.
 #[tokio::test]
 async fn messages_that_are_pending_in_the_source_are_reported() {
     let world = World::with_rows(2).await;

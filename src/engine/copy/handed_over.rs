@@ -18,7 +18,8 @@ use crate::subscription::SubscriptionId;
 
 /// Whether two registrations are of two users: then the daily notifications of the earlier one are not the later user's.
 ///
-/// One without a user is of no other user: a browser that registers again without naming one keeps the user of its row (S3).
+/// One without a user is of no other user: a browser that registers again without naming one keeps the user of its row (S3),
+/// which a pass writes. Where a row without a user stays or is written, it gets no notifications of a user all the same.
 /// Another user of the same registration was assigned by an administrator, which hands nothing over.
 pub(super) fn is_handed_over(one: &SubscriptionRecord, other: &SubscriptionRecord) -> bool {
     one.last_seen_at != other.last_seen_at
@@ -67,8 +68,8 @@ pub(super) async fn remove_former(
     Ok(removed)
 }
 
-/// The ids in the target whose daily notifications are not those of the users of these rows: of other users' rows that these
-/// replace, and of these rows themselves, where the target has no row that tells whose they are.
+/// The ids in the target whose daily notifications are not those of the users of these rows: of rows of other users that these
+/// replace, also without a user, and of these rows themselves, where the target has no row that tells whose they are.
 async fn former(
     to: &Side,
     rows: &[SubscriptionRecord],

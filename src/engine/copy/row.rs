@@ -93,14 +93,13 @@ impl Row {
             return 0;
         };
         match &self.there {
-            // Nothing of it is written.
+            // What the target had of it is gone with the row, which is written again.
             Record::Missing if !self.is_deleted_there() => 0,
-            // What the target had of it is gone with the row.
             Record::Unreadable => 0,
             // And so is what either had of a former user, also if both were registered anew since.
             Record::Found(_) if self.is_handed_over() => 0,
             Record::Found(there) if self.is_another_users(&before, there) => 0,
-            // The same where an interrupted pass has written the row.
+            // The same where an interrupted pass has written the row. One that stays deleted is remembered as it was.
             Record::Found(_) | Record::Missing => {
                 let begun = self.begun.iter().map(|begun| begun.types);
                 begun.fold(before.types, |types, begun| types & begun)

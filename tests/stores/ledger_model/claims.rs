@@ -105,7 +105,7 @@ impl Model {
             let is_it = |row: &Row| row.broadcast == token.broadcast && row.key == token.key;
             let place = self.rows.iter().position(is_it).unwrap();
             if !self.knows_rows {
-                // The first turn of its broadcast is taken, whichever of the rows it was.
+                // The first turn of its broadcast is taken, also if it was the turn of another row.
                 let origin = &self.rows[place].origin;
                 let is_beside =
                     |row: &Row| row.broadcast == token.broadcast && row.origin == *origin;
